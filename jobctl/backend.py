@@ -1,0 +1,152 @@
+"""What a backend can do, and which one a command talks to.
+
+`local` runs the rendered manifests as processes of this machine; `kubernetes` installs them as a Helm release. Both give
+Kubernetes-shaped objects back, so that everything above (status.py, cli/) reads one meaning.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from jobctl.errors import UnreachableError, UsageError, nearest
+
+NAMES = ("local", "kubernetes")
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+
+
+@dataclass(frozen=True)
+class Release:
+    """One revision of a job as it is submitted: the values sent, and the objects that the chart rendered from them."""
+
+    name: str
+    revision: int
+    values: dict[str, Any]
+    manifest: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Record:
+    """The newest revision of a job as the backend sees it now.
+
+    `job` and `pods` have the shape of batch/v1 Job and v1 Pod. `controller` says whether something still acts on the job:
+    on the local backend its supervisor process, on a cluster the Job controller (always "alive" or "finished" there).
+    """
+
+    name: str
+    revision: int
+    values: dict[str, Any]
+    job: dict[str, Any]
+    pods: list[dict[str, Any]]
+    suspended: bool
+    cancelled: bool
+    controller: Literal["alive", "gone", "finished"]
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line that a replica printed, without its line end."""
+
+    index: int
+    pod: str
+    text: str
+
+
+class Backend(Protocol):
+    """The verbs that both backends have. Names that no job bears raise NotFoundError everywhere."""
+
+    name: str
+
+    def submit(self, release: Release) -> None:
+        """Start it. An older revision of the same name is told to end. Raises RefusedError before anything is started."""
+
+    def records(self) -> list[Record]:
+        """Every job, its newest revision each."""
+
+    def record(self, name: str) -> Record:
+        """The newest revision of one job. Raises NotFoundError."""
+
+    def suspend(self, name: str) -> None:
+        """Stop its pods (they save first); resume starts them again."""
+
+    def resume(self, name: str) -> None:
+        """Undo suspend or cancel."""
+
+    def cancel(self, name: str) -> None:
+        """Suspend, and mark as not wanted any more."""
+
+    def delete(self, name: str) -> None:
+        """Stop and forget the job. What it wrote on its volume stays."""
+
+    def logs(self, name: str, index: int | None, follow: bool) -> Iterator[LogLine]:
+        """The lines of one index (None: of all), all attempts, oldest first; `follow` goes on until the job ends."""
+
+    def volume(self, claim: str) -> Path:
+        """The directory that the claim of this name is on this machine."""
+
+
+def home_directory(environ: Mapping[str, str]) -> Path:
+    """Where the local backend keeps its state and volumes: $JOBCTL_HOME, else ~/.jobctl."""
+    return Path(environ.get("JOBCTL_HOME") or Path.home() / ".jobctl").absolute()
+
+
+def choose(flag: str | None, environ: Mapping[str, str], service_account: Path = SERVICE_ACCOUNT) -> str:
+    """The name of the backend: --backend, $JOBCTL_BACKEND, else local only where no cluster is configured at all.
+
+    A cluster that is configured but does not answer must be an error, never a silent run on the laptop.
+    """
+    asked = flag or environ.get("JOBCTL_BACKEND")
+    if asked:
+        if asked not in NAMES:
+            raise UsageError(f"There is no backend {asked!r}{nearest(asked, NAMES)}.")
+        return asked
+    return "kubernetes" if service_account.exists() or current_context(environ) else "local"
+
+
+def current_context(environ: Mapping[str, str]) -> str | None:
+    """The kubeconfig's current-context: the first one that a file of $KUBECONFIG (or ~/.kube/config) names, as kubectl reads it."""
+    listed = [Path(part) for part in environ.get("KUBECONFIG", "").split(os.pathsep) if part]
+    for path in listed or [Path.home() / ".kube" / "config"]:
+        context = _context_of(path)
+        if context:
+            return context
+    return None
+
+
+def _context_of(path: Path) -> str | None:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"The kubeconfig {path} can't be read ({error}): repair it, or say --backend local."
+        ) from error
+    if "current-context" not in text:  # spares importing yaml in the usual case
+        return None
+    import yaml
+
+    try:
+        config = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - it is the safe loader
+    except yaml.YAMLError as error:
+        raise UsageError(f"The kubeconfig {path} is not YAML: repair it, or say --backend local.") from error
+    context = config.get("current-context") if isinstance(config, dict) else None
+    return str(context) if context else None
+
+
+def open_backend(name: str, environ: Mapping[str, str] = os.environ) -> Backend:
+    """The backend of that name, imported only now. Raises UnreachableError where it can't be reached."""
+    if name == "local":
+        from jobctl.local.backend import LocalBackend
+
+        return LocalBackend(home_directory(environ))
+    # The Kubernetes backend takes its place here: an import of jobctl.cluster, the only importer of kubernetes.
+    raise UnreachableError(
+        "This version of jobctl can't run jobs on a Kubernetes cluster yet: use `--backend local` to run on this machine, "
+        "or `jobctl render` and `helm install` with the chart."
+    )
