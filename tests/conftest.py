@@ -1,0 +1,12 @@
+"""What all tests share: a last word on what could not run here, and why."""
+
+import pytest
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = sorted({str(report.longrepr[2]).removeprefix("Skipped: ") for report in skipped if report.longrepr})
+    terminalreporter.write_line("")
+    terminalreporter.write_line(
+        "did not run here: " + "; ".join(reasons) if reasons else "did not run here: nothing, every test ran"
+    )
