@@ -1,0 +1,1 @@
+"""SALUS' failure predictor: signals of a robot arm in, failures of the next half second out."""
