@@ -36,12 +36,13 @@ def iterate(
 
 def read_arrays(path: Path, entry: ledger.Entry, arrays: Sequence[str]) -> dict[str, np.ndarray]:
     """The named arrays of the verified episode in `path`. Raises BadDataError if the ledger says otherwise."""
+    import numpy as np
     import zarr
 
     try:
         group = zarr.open_group(path, mode="r")
         ledger.require_schema(path, group.attrs.get("schema"))
-        content = {name: group[name][:] for name in arrays}
+        content = {name: np.asarray(group[name]) for name in arrays}
     except (KeyError, ValueError, OSError, RuntimeError) as error:
         raise BadDataError(f"episode {entry.episode} in {path} can't be read: {error}") from error
     for name, values in content.items():

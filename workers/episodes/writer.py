@@ -157,6 +157,7 @@ def _write_array(group: Any, array: Array, values: np.ndarray) -> None:
         dtype=array.dtype,
         chunks=chunks,
         shards=shards,
+        chunk_key_encoding={"name": "default", "separator": "."},  # fewer directories to sync
         compressors=ZstdCodec(level=array.zstd_level),
         config={"write_empty_chunks": True},  # otherwise a zero array has no file, and a lost one reads as zeros
     )
