@@ -1,0 +1,234 @@
+"""One publisher at a time: numbered leases on the shared volume, at runs/RUN/lease/INDEX/NNNNNN.
+
+A lease is a file that appears whole by an exclusive link. Its holder rewrites a counter every second. Whoever wants the
+next number waits until the newest lease is released, or until its counter has stood still for the lease time on the
+waiter's own clock. The number is the fence: part of every name that its holder publishes.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from workers import storage
+from workers.errors import InterruptedRun
+
+DEFAULT_LEASE_SECONDS = 30.0
+HEARTBEAT_SECONDS = 1.0
+POLL_SECONDS = 0.2
+_PREFIX = b'{"heartbeat": "'
+_WIDTH = 16
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the leases of one index adopted: (number, step), step None for a lease that began from nothing."""
+
+    adoptions: tuple[tuple[int, int | None], ...] = ()
+
+    @property
+    def newest(self) -> int:
+        """Number of the newest lease that adopted something and so began to publish; 0 if none did."""
+        return max((number for number, _ in self.adoptions), default=0)
+
+    def superseded(self, step: int, fence: int) -> bool:
+        """Whether a later lease went on from before `step`: this is of a writer that woke up late."""
+        return any(fence < number and (limit is None or step > limit) for number, limit in self.adoptions)
+
+
+def lease_seconds_from_env() -> float:
+    return float(os.environ.get("JOBCTL_LEASE_SECONDS") or DEFAULT_LEASE_SECONDS)
+
+
+def numbers(directory: Path) -> list[int]:
+    """The numbers that were ever taken, ascending."""
+    try:
+        return sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit())
+    except FileNotFoundError:
+        return []
+
+
+def read(directory: Path, number: int) -> dict[str, Any] | None:
+    """A lease file's content; None if it can't be read now, which says nothing about its holder."""
+    with contextlib.suppress(OSError, storage.CorruptError):
+        return storage.read_json(path_of(directory, number))
+    return None
+
+
+def path_of(directory: Path, number: int) -> Path:
+    return directory / f"{number:06d}"
+
+
+def adopted_limits(directory: Path) -> Limits:
+    """Which publications are superseded, from the lease files in `directory`; no limits if there are none."""
+    records = ((number, read(directory, number)) for number in numbers(directory))
+    adopted = ((number, record["adopted"]) for number, record in records if record and record.get("adopted"))
+    return Limits(tuple((number, entry["step"]) for number, entry in adopted))
+
+
+def adopt(directory: Path, number: int, name: str | None, step: int | None) -> None:
+    """Record in lease `number` what its holder goes on from: publication `name` of `step`, or None, None: nothing."""
+    _update(directory, number, adopted={"name": name, "step": step})
+
+
+def wait_until_free(
+    directory: Path,
+    *,
+    lease_seconds: float,
+    should_stop: Callable[[], bool],
+    say: Callable[[str], None],
+    ignore_token: str | None = None,
+) -> int:
+    """Wait until no lease in `directory` is alive; the newest number, 0 if there is none.
+
+    A lease taken with `ignore_token` counts as free. Raises InterruptedRun as soon as `should_stop()`.
+    """
+    watched: tuple[int, Any] = (0, None)
+    still = 0.0
+    last = time.monotonic()
+    while True:
+        newest = max(numbers(directory), default=0)
+        record = read(directory, newest) if newest else {"released": True}
+        if record and (record["released"] or (ignore_token and record["token"] == ignore_token)):
+            return newest
+        now = time.monotonic()
+        seen = (newest, record["heartbeat"] if record else watched[1])
+        if seen != watched:
+            if seen[0] != watched[0]:
+                say(f"waiting for lease {newest} of pod {record['pod'] if record else 'unknown'} to end")
+            watched, still = seen, 0.0
+        else:
+            # A storage stall stops the holder's counter too: time counts only as far as we could look.
+            still += min(now - last, 2 * POLL_SECONDS)
+        last = now
+        if still >= lease_seconds:
+            say(f"lease {newest} has stood still for {still:.1f} s: its holder is taken for dead")
+            return newest
+        if should_stop():
+            raise InterruptedRun("told to stop while waiting for the lease")
+        time.sleep(POLL_SECONDS)
+
+
+class Lease:
+    """A held lease; its counter is rewritten by a thread until `release()`."""
+
+    def __init__(self, directory: Path, number: int) -> None:
+        self.directory = directory
+        self.number = number
+        self._count = 0
+        self._lock = threading.Lock()
+        self._released = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="lease-heartbeat", daemon=True)
+
+    @classmethod
+    def acquire(
+        cls,
+        directory: Path,
+        *,
+        pod: str,
+        uid: str,
+        token: str | None = None,
+        lease_seconds: float | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> "Lease":
+        """Wait for the holder, then take the next number. Raises InterruptedRun as soon as `should_stop()`."""
+        directory.mkdir(parents=True, exist_ok=True)
+        seconds = lease_seconds_from_env() if lease_seconds is None else lease_seconds
+        while True:
+            number = 1 + wait_until_free(directory, lease_seconds=seconds, should_stop=should_stop, say=say)
+            record = {
+                "pod": pod,
+                "uid": uid,
+                "token": token,
+                "takenAt": time.time(),
+                "released": False,
+                "adopted": None,
+            }
+            if _create(directory, number, record):
+                lease = cls(directory, number)
+                lease._thread.start()
+                return lease
+
+    @property
+    def path(self) -> Path:
+        return path_of(self.directory, self.number)
+
+    def adopt(self, name: str | None, step: int | None) -> None:
+        with self._lock:
+            adopt(self.directory, self.number, name, step)
+
+    def heartbeat(self) -> None:
+        """Rewrite the counter in place: the rest of the file, which another process may replace, is not touched."""
+        with self._lock:
+            self._count += 1
+            descriptor = os.open(self.path, os.O_WRONLY)
+            try:
+                os.pwrite(descriptor, f"{self._count:0{_WIDTH}d}".encode(), len(_PREFIX))
+            finally:
+                os.close(descriptor)
+
+    def is_current(self) -> bool:
+        """Whether nobody has taken a higher number."""
+        return max(numbers(self.directory), default=0) <= self.number
+
+    def release(self) -> None:
+        """Let the next one take over at once. A holder that lost its lease leaves the file as it is."""
+        if self._released.is_set():
+            return
+        self._released.set()
+        with self._lock:
+            _update(self.directory, self.number, released=True)
+
+    def _beat(self) -> None:
+        while not self._released.wait(HEARTBEAT_SECONDS):
+            with contextlib.suppress(OSError):  # a disk that fails for a moment; if it stays so, the lease is lost
+                self.heartbeat()
+
+
+def _encode(record: dict[str, Any]) -> bytes:
+    """JSON whose counter always stands at the same place."""
+    rest = {key: value for key, value in record.items() if key != "heartbeat"}
+    counter = str(record.get("heartbeat", "0" * _WIDTH))
+    return _PREFIX + counter.encode() + b'", ' + json.dumps(rest).encode()[1:] + b"\n"
+
+
+def _create(directory: Path, number: int, record: dict[str, Any]) -> bool:
+    """Whether this caller, and nobody else, made lease `number`."""
+    temporary = directory / f".tmp-{number:06d}.{os.getpid()}-{secrets.token_hex(4)}"
+    storage.write_atomic(temporary, _encode(record))
+    try:
+        os.link(temporary, path_of(directory, number))
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS):
+            raise
+        return _create_exclusively(path_of(directory, number), _encode(record))
+    finally:
+        temporary.unlink(missing_ok=True)
+    storage.sync_directory(directory)
+    return True
+
+
+def _create_exclusively(path: Path, data: bytes) -> bool:
+    """For volumes without hard links; a reader that sees it half-written takes its holder for alive."""
+    try:
+        with path.open("xb", buffering=0) as file:
+            file.write(data)
+            storage.fsync(file.fileno())
+    except FileExistsError:
+        return False
+    return True
+
+
+def _update(directory: Path, number: int, **changes: Any) -> None:
+    path = path_of(directory, number)
+    storage.write_atomic(path, _encode(storage.read_json(path) | changes))

@@ -1,0 +1,133 @@
+"""Every Prometheus metric of the workers, in one table, and the lines of runs/RUN/metrics/INDEX.FENCE.jsonl."""
+
+import json
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from workers.results import finite
+from workers.runtime import Runtime, run_directory
+
+if TYPE_CHECKING:
+    from workers.config import Config
+
+PREFIX = "jobctl_"
+
+
+@dataclass(frozen=True)
+class Metric:
+    kind: Literal["gauge", "counter", "histogram"]
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+
+SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+
+# All bear the labels run, kind, task and index, and local_rank where a pod has several processes. In base units.
+METRICS: dict[str, Metric] = {
+    "step": Metric("gauge", "Progress: optimizer steps (train), episodes recorded (collect) or judged (eval)."),
+    "steps": Metric("gauge", "What `step` has to reach."),
+    "epoch": Metric("gauge", "The current pass over the data."),
+    "samples_per_second": Metric("gauge", "Training samples used a second, over the last interval."),
+    "episodes_per_second": Metric("gauge", "Episodes recorded or judged a second, over the last interval."),
+    "timesteps_per_second": Metric("gauge", "Simulated timesteps a second, over the last interval."),
+    "loss": Metric("gauge", "Training loss, mean over the last interval."),
+    "validation_loss": Metric("gauge", "Loss on the validation split."),
+    "lr": Metric("gauge", "Learning rate of the last step."),
+    "data_wait_seconds": Metric("histogram", "Time a step waited for its data.", buckets=SECONDS),
+    "step_seconds": Metric("histogram", "Time of one step, the wait for data included.", buckets=SECONDS),
+    "checkpoint_seconds": Metric("histogram", "Time to write and publish one checkpoint.", buckets=SECONDS),
+    "checkpoint_stall_seconds": Metric("histogram", "Time the loop waited for a save.", buckets=SECONDS),
+    "checkpoint_age_seconds": Metric("gauge", "Time since the newest checkpoint was published."),
+    "checkpoint_bytes": Metric("gauge", "Size of the newest checkpoint."),
+    "checkpoints_total": Metric("counter", "Checkpoints published by this attempt."),
+    "checkpoint_failures_total": Metric("counter", "Checkpoints that could not be written; the one before is intact."),
+    "corrupt_checkpoints_total": Metric("counter", "Checkpoints that failed verification and were passed over."),
+    "episodes_total": Metric("counter", "Episodes recorded by this attempt, by outcome.", labels=("outcome",)),
+    "resumes_total": Metric("counter", "Times that this attempt went on from published state: 0 or 1."),
+    "restarts_total": Metric("counter", "Attempts of this index before this one."),
+    "memory_high_water_bytes": Metric("gauge", "Largest resident memory of this process so far."),
+}
+
+
+class Metrics:
+    """The metrics of one loop process: served over HTTP, and logged to the volume."""
+
+    def __init__(self, runtime: Runtime, config: "Config") -> None:
+        import prometheus_client
+
+        self.runtime = runtime
+        self.registry = prometheus_client.CollectorRegistry()
+        self._series: dict[str, Any] = {}
+        self._log_failed = False
+        self._labels = {"run": config.run, "kind": config.kind, "task": config.task, "index": str(runtime.index)}
+        if config.gpus_per_replica > 1:
+            self._labels["local_rank"] = str(runtime.local_rank)
+        classes = {
+            "gauge": prometheus_client.Gauge,
+            "counter": prometheus_client.Counter,
+            "histogram": prometheus_client.Histogram,
+        }
+        for name, metric in METRICS.items():
+            more: dict[str, Any] = {"buckets": metric.buckets} if metric.buckets else {}
+            names = (*self._labels, *metric.labels)
+            self._series[name] = classes[metric.kind](PREFIX + name, metric.help, names, registry=self.registry, **more)
+        suffix = f".{runtime.local_rank}" if runtime.local_rank else ""
+        directory = run_directory(runtime.volume, config.run) / "metrics"
+        self.log_file = directory / f"{runtime.index}.{runtime.fence:06d}{suffix}.jsonl"
+        self.track("memory_high_water_bytes", memory_high_water_bytes)
+        self.inc("restarts_total", runtime.attempt - 1)
+        self.inc("resumes_total", 0)
+
+    def serve(self) -> None:
+        """Serve /metrics on the pod's address; says so and goes on without if the port is taken."""
+        import prometheus_client
+
+        port = self.runtime.metrics_port + self.runtime.local_rank
+        try:
+            prometheus_client.start_http_server(port, addr=self.runtime.ip, registry=self.registry)
+        except OSError as error:
+            print(f"metrics are not served: {self.runtime.ip}:{port}: {error.strerror}", flush=True)
+
+    def set(self, name: str, value: float, **labels: str) -> None:
+        self._at(name, labels).set(value)
+
+    def inc(self, name: str, amount: float = 1, **labels: str) -> None:
+        self._at(name, labels).inc(amount)
+
+    def observe(self, name: str, value: float, **labels: str) -> None:
+        self._at(name, labels).observe(value)
+
+    def track(self, name: str, value: Callable[[], float]) -> None:
+        """Have a gauge call `value` at each scrape: for ages and high waters, which move on their own."""
+        self._at(name, {}).set_function(value)
+
+    def log(self, step: int, **figures: Any) -> None:
+        """Append {"time": unix seconds, "step", ...figures} to the run's metrics file; sets the gauges of these names.
+
+        Counters and histograms have their own calls. A disk that is full ends no training: it is said once.
+        """
+        for name, value in {"step": step, **figures}.items():
+            metric = METRICS.get(name)
+            if metric and metric.kind == "gauge" and not metric.labels and isinstance(value, int | float):
+                self.set(name, value)
+        line = json.dumps(finite({"time": round(time.time(), 3), "step": step, **figures})) + "\n"
+        try:
+            self.log_file.parent.mkdir(parents=True, exist_ok=True)
+            with self.log_file.open("a") as file:
+                file.write(line)
+            self._log_failed = False
+        except OSError as error:
+            if not self._log_failed:
+                print(f"metrics cannot be written to {self.log_file}: {error.strerror}", flush=True)
+            self._log_failed = True
+
+    def _at(self, name: str, labels: dict[str, str]) -> Any:
+        return self._series[name].labels(**self._labels, **labels)
+
+
+def memory_high_water_bytes() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0

@@ -1,0 +1,177 @@
+"""What a pod tells its worker by environment, the flag that says stop, and the sign of life to the supervisor.
+
+Standard library only: the supervisor imports this before anything heavy.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from workers.errors import BadConfigError
+
+SUMMARY_INTERVAL_SECONDS = 0.2
+MARGIN_SECONDS = 5.0  # an attempt has ended this long before the grace period does
+_PR_SET_PDEATHSIG = 1
+
+
+class StopFlag:
+    """Set once by SIGTERM; the loop looks at it between steps."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self.since: float | None = None  # time.monotonic() of the signal
+
+    def set(self) -> None:
+        if self.since is None:
+            self.since = time.monotonic()
+        self._event.set()
+
+    def is_set(self) -> bool:
+        return self._event.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        return self._event.wait(seconds)
+
+
+@dataclass(kw_only=True)
+class Runtime:
+    """One loop process. `index`: the pod's stable number; `world`: how many processes train as one group, 1 alone."""
+
+    volume: Path
+    tmp: Path
+    index: int = 0
+    replicas: int = 1
+    local_rank: int = 0
+    world: int = 1
+    pod: str = "local"
+    pod_uid: str = "local"
+    job_uid: str = "local"
+    namespace: str = "default"
+    node: str = "local"
+    ip: str = "127.0.0.1"
+    metrics_port: int = 9400
+    grace_seconds: float = 60.0
+    fence: int = 1
+    attempt: int = 1
+    store: str | None = None
+    summary_file: Path | None = None
+    stop: StopFlag = field(default_factory=StopFlag)
+    started_at: float = field(default_factory=time.time)
+    started_monotonic: float = field(default_factory=time.monotonic)
+    _summary: dict[str, Any] = field(default_factory=dict, repr=False)
+    _written: float = field(default=float("-inf"), repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] = os.environ) -> "Runtime":
+        """Raises BadConfigError if JOBCTL_VOLUME is missing or a number is none."""
+        if not env.get("JOBCTL_VOLUME"):
+            raise BadConfigError("JOBCTL_VOLUME is not set: it names the directory where the shared volume is mounted")
+        tmp = Path(env.get("JOBCTL_TMP") or tempfile.gettempdir())
+        texts = {key: env[name] for key, name in _TEXTS.items() if env.get(name)}
+        numbers = {key: _number(env[name], name) for key, name in _NUMBERS.items() if env.get(name)}
+        summary = env.get("JOBCTL_SUMMARY")
+        return cls(
+            volume=Path(env["JOBCTL_VOLUME"]),
+            tmp=tmp,
+            grace_seconds=float(_number(env.get("JOBCTL_GRACE_SECONDS", "60"), "JOBCTL_GRACE_SECONDS")),
+            summary_file=Path(summary) if summary else None,
+            **texts,  # type: ignore[arg-type]
+            **numbers,  # type: ignore[arg-type]
+        )
+
+    @property
+    def rank(self) -> int:
+        """Number of this process in its training group."""
+        return self.index * (self.world // self.replicas) + self.local_rank if self.world > 1 else 0
+
+    def seconds_to_save(self) -> float:
+        """Time left for saving, until the margin before the grace period's end; all of it while nobody said stop."""
+        whole = time_to_save(self.grace_seconds)
+        return whole if self.stop.since is None else max(0.0, self.stop.since + whole - time.monotonic())
+
+    def progress(self, **summary: Any) -> None:
+        """Tell the supervisor that the loop lives, and what belongs into the termination message.
+
+        progress(step=120, loss=0.3) is cheap to call every step: the file is written at most five times a second.
+        """
+        with self._lock:
+            self._summary.update(summary)
+            if time.monotonic() - self._written >= SUMMARY_INTERVAL_SECONDS:
+                self._write_summary()
+
+    def flush_progress(self, **summary: Any) -> None:
+        """As `progress`, written at once: the last words of a loop."""
+        with self._lock:
+            self._summary.update(summary)
+            self._write_summary()
+
+    def _write_summary(self) -> None:
+        self._written = time.monotonic()
+        if self.summary_file is None:
+            return
+        temporary = self.summary_file.with_suffix(".tmp")
+        temporary.write_text(json.dumps({"beat": self._written, "summary": self._summary}, default=str))
+        temporary.replace(self.summary_file)  # no fsync: it only has to outlive this process, not the machine
+
+
+def time_to_save(grace_seconds: float) -> float:
+    """Seconds between SIGTERM and the moment where a loop that still saves is killed."""
+    return max(grace_seconds - MARGIN_SECONDS, grace_seconds / 2)
+
+
+def run_directory(volume: Path, run: str) -> Path:
+    return volume / "runs" / run
+
+
+def data_directory(volume: Path, data: str | None, run: str) -> Path:
+    """Where `data` lies on the volume; a collect run without the key writes datasets/RUN."""
+    return volume / (data or f"datasets/{run}")
+
+
+def lease_directory(volume: Path, kind: str, run: str, data: str | None, index: int) -> Path:
+    """A run's leases lie under runs/RUN, those of collect beside the episodes that they guard."""
+    root = data_directory(volume, data, run) if kind == "collect" else run_directory(volume, run)
+    return root / "lease" / str(index)
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when process `parent`, which started it, dies; at once if it is gone."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+_TEXTS = {
+    "pod": "JOBCTL_POD_NAME",
+    "pod_uid": "JOBCTL_POD_UID",
+    "job_uid": "JOBCTL_JOB_UID",
+    "namespace": "JOBCTL_NAMESPACE",
+    "node": "JOBCTL_NODE",
+    "ip": "JOBCTL_POD_IP",
+    "store": "JOBCTL_STORE",
+}
+_NUMBERS = {
+    "index": "JOB_COMPLETION_INDEX",
+    "replicas": "JOBCTL_REPLICAS",
+    "local_rank": "JOBCTL_LOCAL_RANK",
+    "world": "JOBCTL_WORLD",
+    "metrics_port": "JOBCTL_METRICS_PORT",
+    "fence": "JOBCTL_FENCE",
+    "attempt": "JOBCTL_ATTEMPT",
+}
+
+
+def _number(text: str, name: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise BadConfigError(f"{name} is {text!r} in the environment, but must be a whole number") from None
