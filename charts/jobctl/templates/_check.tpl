@@ -1,0 +1,77 @@
+{{- /*
+What the schema cannot say. Each message names the key, what is wrong with it, and what to try.
+*/ -}}
+{{- define "jobctl.check" -}}
+{{- include "jobctl.checkName" . -}}
+{{- include "jobctl.checkVersions" . -}}
+{{- include "jobctl.checkKnown" . -}}
+{{- $values := .Values -}}
+{{- $kind := $values.kind | default "" -}}
+{{- if not $kind -}}
+{{- fail "kind is missing: collect, train or eval (--set kind=train)" -}}
+{{- end -}}
+{{- range $key := list "replicas" "gpusPerReplica" -}}
+{{- if lt (index $values $key | toString | float64) 1.0 -}}
+{{- fail (printf "%s is %v: it must be at least 1 (to pause a job, suspend it)" $key (index $values $key)) -}}
+{{- end -}}
+{{- end -}}
+{{- if and (eq $kind "eval") (not $values.from) -}}
+{{- fail "from is missing: eval judges the weights of a run, so name one (--set from=RUN)" -}}
+{{- end -}}
+{{- if and (eq $kind "collect") $values.from -}}
+{{- fail "from has no meaning for collect: it starts from no run's weights; leave it out" -}}
+{{- end -}}
+{{- if and (eq $kind "train") $values.gates -}}
+{{- fail "gates have no meaning for train: state them in collect (data) and eval (quality)" -}}
+{{- end -}}
+{{- range $name, $_ := $values.secretEnv -}}
+{{- if hasKey ($values.env | default dict) $name -}}
+{{- fail (printf "%s stands in both env and secretEnv: keep one" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "jobctl.checkName" -}}
+{{- $name := .Release.Name -}}
+{{- if gt (len $name) 50 -}}
+{{- fail (printf "the name %q has %d characters: at most 50 fit into the names of its pods" $name (len $name)) -}}
+{{- end -}}
+{{- if not (regexMatch "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$" $name) -}}
+{{- fail (printf "the name %q is no DNS label: use lower-case letters, digits and '-' between them" $name) -}}
+{{- end -}}
+{{- $replicas := .Values.replicas | toString | float64 -}}
+{{- if and (eq (.Values.kind | default "") "train") (gt $replicas 1.0) (not (regexMatch "^[a-z]" $name)) -}}
+{{- fail (printf "the name %q begins with a digit: a group of replicas has a Service of that name, which must begin with a letter" $name) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "jobctl.checkVersions" -}}
+{{- if semverCompare "<1.34.0-0" .Capabilities.KubeVersion.Version -}}
+{{- fail (printf "Kubernetes is %s: jobctl needs 1.34 or newer" .Capabilities.KubeVersion.Version) -}}
+{{- end -}}
+{{- $planned := .Values.planned | default dict -}}
+{{- with $planned.jobctlVersion -}}
+{{- $own := semver $.Chart.AppVersion -}}
+{{- $asked := semver . -}}
+{{- if or (ne $own.Major $asked.Major) (ne $own.Minor $asked.Minor) -}}
+{{- fail (printf "jobctl is %s but the chart is %s: install the jobctl that belongs to the chart, or use the chart inside jobctl" . $.Chart.AppVersion) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "jobctl.checkKnown" -}}
+{{- $profiles := list -}}
+{{- range $path, $_ := .Files.Glob "profiles/*.yaml" -}}
+{{- $profiles = append $profiles (base $path | trimSuffix ".yaml") -}}
+{{- end -}}
+{{- if not (has (toString .Values.gpu) $profiles) -}}
+{{- fail (printf "gpu: there is no profile %q (known: %s)" (toString .Values.gpu) (sortAlpha $profiles | join ", ")) -}}
+{{- end -}}
+{{- $tasks := list -}}
+{{- range $path, $_ := .Files.Glob "tasks/*.schema.json" -}}
+{{- $tasks = append $tasks (base $path | trimSuffix ".schema.json") -}}
+{{- end -}}
+{{- if not (has (toString .Values.task) $tasks) -}}
+{{- fail (printf "task: there is no task %q (known: %s)" (toString .Values.task) (sortAlpha $tasks | join ", ")) -}}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,54 @@
+{{- /*
+The job as JSON, worked out once a template: what it is called, what was asked for (normalised), its hash, its profile.
+All other helpers take this rather than the root, so nothing is rendered before the checks have passed.
+*/ -}}
+{{- define "jobctl.job" -}}
+{{- $spec := include "jobctl.spec" . -}}
+{{- $asked := fromJson $spec -}}
+{{- $planned := .Values.planned | default dict -}}
+{{- /* jobctl gives the revision where Helm cannot know it: `helm template` always says 1. */ -}}
+{{- $revision := include "jobctl.normal" ($planned.revision | default .Release.Revision) -}}
+{{- dict
+  "run" .Release.Name
+  "namespace" .Release.Namespace
+  "managedBy" .Release.Service
+  "fullname" (printf "%s-r%s" .Release.Name $revision)
+  "version" .Chart.AppVersion
+  "spec" $asked
+  "specHash" (sha256sum $spec | trunc 16)
+  "freshToken" ($planned.freshToken | default nil)
+  "profile" (.Files.Get (printf "profiles/%s.yaml" $asked.gpu) | fromYaml)
+  "image" ($asked.image | default (include "jobctl.defaultImage" .))
+  "group" (and (eq $asked.kind "train") (gt (int $asked.replicas) 1))
+  "graceSeconds" 60
+  "metricsPort" 9400
+  "storePort" 29400
+  | toJson
+-}}
+{{- end -}}
+
+{{- define "jobctl.defaultImage" -}}
+{{- printf "jobctl-worker:%s" .Chart.AppVersion -}}
+{{- end -}}
+
+{{- /* Labels that all revisions of a release share: what the Service and jobctl select by. */ -}}
+{{- define "jobctl.selectorLabels" -}}
+app.kubernetes.io/name: jobctl
+app.kubernetes.io/instance: {{ .run | quote }}
+{{- end -}}
+
+{{- define "jobctl.labels" -}}
+{{ include "jobctl.selectorLabels" . }}
+app.kubernetes.io/component: worker
+app.kubernetes.io/version: {{ .version | quote }}
+app.kubernetes.io/managed-by: {{ .managedBy }}
+jobctl.dev/kind: {{ .spec.kind }}
+jobctl.dev/task: {{ .spec.task }}
+jobctl.dev/gpu: {{ .spec.gpu | quote }}
+jobctl.dev/spec-hash: {{ .specHash | quote }}
+{{- end -}}
+
+{{- /* The pod's labels as YAML: the spec's own, which never replace those that objects are found by. */ -}}
+{{- define "jobctl.podLabels" -}}
+{{- merge (dict) (include "jobctl.labels" . | fromYaml) .spec.pod.labels | toYaml -}}
+{{- end -}}

@@ -1,0 +1,100 @@
+{{- define "jobctl.podSpec" -}}
+{{- $spec := .spec -}}
+{{- $sizes := include "jobctl.sizes" . | fromJson -}}
+restartPolicy: Never
+terminationGracePeriodSeconds: {{ .graceSeconds }}
+serviceAccountName: {{ .run | quote }}
+automountServiceAccountToken: false
+enableServiceLinks: false
+{{- if .group }}
+subdomain: {{ .run }}
+{{- end }}
+{{- with $spec.scheduling.priority }}
+priorityClassName: {{ quote . }}
+{{- end }}
+{{- with $spec.pod.runtimeClassName }}
+runtimeClassName: {{ quote . }}
+{{- end }}
+{{- with $spec.pod.imagePullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ quote . }}
+  {{- end }}
+{{- end }}
+{{- with $spec.scheduling.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with include "jobctl.affinity" . }}
+affinity:
+  {{- nindent 2 . }}
+{{- end }}
+{{- $tolerations := include "jobctl.tolerations" . }}
+{{- if ne $tolerations "[]" }}
+tolerations:
+  {{- $tolerations | nindent 2 }}
+{{- end }}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: {{ int64 $spec.pod.runAsUser }}
+  runAsGroup: {{ int64 $spec.pod.fsGroup }}
+  fsGroup: {{ int64 $spec.pod.fsGroup }}
+  # A volume of many episodes is not walked through at every start.
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile:
+    type: RuntimeDefault
+containers:
+  - name: worker
+    image: {{ .image | quote }}
+    # The config's place comes by environment, so that arguments hold no absolute path.
+    command: ["python", "-m", "workers", {{ quote $spec.kind }}, "--config", "$(JOBCTL_CONFIG)"]
+    env:
+      {{- include "jobctl.env" . | trim | nindent 6 }}
+    ports:
+      - name: metrics
+        containerPort: {{ .metricsPort }}
+      {{- if .group }}
+      - name: store
+        containerPort: {{ .storePort }}
+      {{- end }}
+    resources:
+      requests:
+        {{- range $name, $quantity := $sizes.requests }}
+        {{ $name }}: {{ quote $quantity }}
+        {{- end }}
+      limits:
+        {{- range $name, $quantity := $sizes.limits }}
+        {{ $name }}: {{ quote $quantity }}
+        {{- end }}
+    securityContext:
+      allowPrivilegeEscalation: false
+      readOnlyRootFilesystem: true
+      capabilities:
+        drop: [ALL]
+    # The worker writes a summary there; its log's end would only repeat what `jobctl logs` shows.
+    terminationMessagePolicy: File
+    volumeMounts:
+      - name: shared
+        mountPath: /shared
+      - name: config
+        mountPath: /etc/jobctl
+        readOnly: true
+      - name: shm
+        mountPath: /dev/shm
+      - name: tmp
+        mountPath: /tmp
+volumes:
+  - name: shared
+    persistentVolumeClaim:
+      claimName: {{ quote $spec.volume.claim }}
+  - name: config
+    configMap:
+      name: {{ .fullname }}
+  - name: shm
+    emptyDir:
+      medium: Memory
+      sizeLimit: {{ quote $sizes.shm }}
+  - name: tmp
+    emptyDir:
+      sizeLimit: {{ quote $sizes.tmp }}
+{{- end -}}

@@ -1,0 +1,68 @@
+{{- /*
+The normalised spec as JSON: every key present, defaults filled in, numbers as numbers, keys sorted by toJson. The hash is
+taken of this text, so neither `planned` nor the chart's default image is in it.
+*/ -}}
+{{- define "jobctl.spec" -}}
+{{- include "jobctl.check" . -}}
+{{- $values := .Values -}}
+{{- $checkpoint := $values.checkpoint | default dict -}}
+{{- $scheduling := $values.scheduling | default dict -}}
+{{- $resources := $values.resources | default dict -}}
+{{- $pod := $values.pod | default dict -}}
+{{- $image := $values.image | default nil -}}
+{{- if eq (toString $image) (include "jobctl.defaultImage" .) -}}
+{{- $image = nil -}}
+{{- end -}}
+{{- $numbers := dict
+  "replicas" $values.replicas
+  "gpusPerReplica" $values.gpusPerReplica
+  "checkpoint" (dict "everySeconds" ($checkpoint.everySeconds | default 60) "keep" ($checkpoint.keep | default 3))
+  "gates" ($values.gates | default dict)
+  "retry" (dict "perReplica" (dig "perReplica" 3 ($values.retry | default dict)))
+  "deadlineSeconds" $values.deadlineSeconds
+  "tolerations" ($scheduling.tolerations | default list)
+  "runAsUser" ($pod.runAsUser | default 1000)
+  "fsGroup" ($pod.fsGroup | default 1000)
+  | include "jobctl.normal" | fromJson
+-}}
+{{- dict
+  "apiVersion" ($values.apiVersion | default "jobctl/v1")
+  "kind" ($values.kind | default "train")
+  "task" $values.task
+  "gpu" (include "jobctl.text" $values.gpu)
+  "allowCpu" ($values.allowCpu | default false)
+  "replicas" $numbers.replicas
+  "gpusPerReplica" $numbers.gpusPerReplica
+  "preset" ($values.preset | default "balanced")
+  "data" ($values.data | default (printf "datasets/%s" .Release.Name))
+  "from" ($values.from | default nil)
+  "volume" (dict "claim" (dig "claim" "shared" ($values.volume | default dict)))
+  "settings" (include "jobctl.settings" . | fromJson)
+  "checkpoint" $numbers.checkpoint
+  "gates" $numbers.gates
+  "retry" $numbers.retry
+  "deadlineSeconds" $numbers.deadlineSeconds
+  "image" $image
+  "env" (include "jobctl.texts" $values.env | fromJson)
+  "secretEnv" ($values.secretEnv | default dict)
+  "scheduling" (dict
+    "queue" ($scheduling.queue | default nil)
+    "priority" ($scheduling.priority | default nil)
+    "spot" ($scheduling.spot | default false)
+    "nodeSelector" (include "jobctl.texts" $scheduling.nodeSelector | fromJson)
+    "tolerations" $numbers.tolerations)
+  "resources" (dict
+    "requests" (include "jobctl.texts" $resources.requests | fromJson)
+    "limits" (include "jobctl.texts" $resources.limits | fromJson)
+    "shm" (include "jobctl.texts" (dict "size" $resources.shm) | fromJson | dig "size" nil)
+    "tmp" (include "jobctl.texts" (dict "size" $resources.tmp) | fromJson | dig "size" nil))
+  "pod" (dict
+    "labels" (include "jobctl.texts" $pod.labels | fromJson)
+    "annotations" (include "jobctl.texts" $pod.annotations | fromJson)
+    "imagePullSecrets" ($pod.imagePullSecrets | default list)
+    "runtimeClassName" ($pod.runtimeClassName | default nil)
+    "runAsUser" $numbers.runAsUser
+    "fsGroup" $numbers.fsGroup)
+  | toJson
+-}}
+{{- end -}}
