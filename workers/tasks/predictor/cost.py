@@ -1,4 +1,5 @@
 """What one sample of a training step costs, counted on the meta device: nothing is computed or allocated."""
+# ruff: noqa: N806 - tensors' names end in their shape
 
 import torch
 from torch import Tensor
@@ -25,8 +26,8 @@ def cost(settings: TrainSettings) -> dict[str, int]:
 
     with torch.device("meta"):
         model = Predictor(settings.model, settings.context, settings.dropout).train()
-        x_BWS = torch.empty(2 * _BATCH, settings.context, len(SIGNALS))  # noqa: N806 - a window and the one before it
-        y_BHF = torch.empty(_BATCH, len(HORIZONS), len(FAILURES))  # noqa: N806
+        x_BWS = torch.empty(2 * _BATCH, settings.context, len(SIGNALS))
+        y_BHF = torch.empty(_BATCH, len(HORIZONS), len(FAILURES))
         loss = Loss(settings.horizon_weights, torch.ones(y_BHF.shape[1:]), settings.consistency, 0.0)
         with FlopCounterMode(display=False) as flops, torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
             logits = model(x_BWS)

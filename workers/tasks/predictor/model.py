@@ -2,6 +2,7 @@
 
 Shapes: B samples · W timesteps of context · S = 12 signals · H = 4 horizons · F = 4 failure types.
 """
+# ruff: noqa: N803, N806, N815 - tensors' names end in their shape
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -33,8 +34,8 @@ class Predictor(nn.Module):
     `mean_S` and `deviation_S` of the training split are buffers: weights and normalisation cannot be mixed up.
     """
 
-    mean_S: Tensor  # noqa: N815 - shape suffixes, as in the module's docstring
-    deviation_S: Tensor  # noqa: N815
+    mean_S: Tensor
+    deviation_S: Tensor
 
     def __init__(self, size: str, context: int, dropout: float | None = None) -> None:
         super().__init__()
@@ -47,9 +48,9 @@ class Predictor(nn.Module):
         self.register_buffer("mean_S", torch.zeros(len(SIGNALS)))
         self.register_buffer("deviation_S", torch.ones(len(SIGNALS)))
 
-    def forward(self, x_BWS: Tensor) -> Tensor:  # noqa: N803
+    def forward(self, x_BWS: Tensor) -> Tensor:
         """Logits (B, H, F) float of windows (B, W, S) float."""
-        z_BWS = (x_BWS - self.mean_S) / self.deviation_S  # noqa: N806
+        z_BWS = (x_BWS - self.mean_S) / self.deviation_S
         return self.layers(z_BWS.flatten(1)).unflatten(1, (len(HORIZONS), len(FAILURES)))
 
 
