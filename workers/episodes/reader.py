@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from workers.episodes import ledger
 from workers.episodes.schema import ARRAY_NAMES
@@ -51,3 +51,19 @@ def read_arrays(path: Path, entry: ledger.Entry, arrays: Sequence[str]) -> dict[
                 f"episode {entry.episode} in {path}: {name} has {len(values)} timesteps, the ledger says {entry.steps}"
             )
     return content
+
+
+def read_instants(path: Path, entry: ledger.Entry, count: int = 3) -> np.ndarray:
+    """Images of `count` instants, evenly from the first timestep to the last: (count, 3, 224, 224, 3) uint8.
+
+    Reads only the chunks that hold them. Raises BadDataError as `read_arrays` does.
+    """
+    import numpy as np
+    import zarr
+
+    instants = np.unique(np.linspace(0, entry.steps - 1, count).round().astype(int))
+    try:
+        images: Any = zarr.open_group(path, mode="r")["images"]
+        return np.stack([images[int(t)] for t in instants])
+    except (KeyError, ValueError, OSError, RuntimeError, IndexError) as error:
+        raise BadDataError(f"episode {entry.episode} in {path} can't be read: {error}") from error
