@@ -1,0 +1,112 @@
+"""The only caller of Helm. Values go in as JSON on standard input, objects come back as parsed documents."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jobctl.chart import chart_directory
+from jobctl.errors import JobctlError, UsageError
+
+TIMEOUT_SECONDS = 60
+
+
+def find_helm(environ: Mapping[str, str] | None = None) -> Path:
+    """The Helm program: $JOBCTL_HELM, then PATH, then the one beside this Python (set-up puts it there).
+
+    Raises JobctlError saying where it was looked for.
+    """
+    environ = os.environ if environ is None else environ
+    named = environ.get("JOBCTL_HELM")
+    if named:
+        if os.access(named, os.X_OK) and Path(named).is_file():
+            return Path(named)
+        raise JobctlError(f"JOBCTL_HELM names {named!r}, which is no program: correct it, or unset it.")
+    beside = Path(sys.executable).parent / "helm"
+    found = shutil.which("helm", path=environ.get("PATH")) or shutil.which(str(beside))
+    if not found:
+        raise JobctlError(
+            f"Helm is neither on PATH nor at {beside}: run `make setup`, or set JOBCTL_HELM to the program."
+        )
+    return Path(found)
+
+
+def template(
+    name: str,
+    values: Mapping[str, Any],
+    *,
+    chart: Path | None = None,
+    namespace: str | None = None,
+    kube_version: str | None = None,
+) -> list[dict[str, Any]]:
+    """The objects that `helm install NAME` with these values would make, in the order in which Helm makes them.
+
+    Raises UsageError where the chart refuses the values, JobctlError where Helm itself can't be run.
+    """
+    import yaml
+
+    arguments = ["template", name, str(chart or chart_directory()), "--values", "-"]
+    if namespace:
+        arguments += ["--namespace", namespace]
+    if kube_version:
+        arguments += ["--kube-version", kube_version]
+    output = run(arguments, stdin=json.dumps(values, allow_nan=False))
+    documents = yaml.load_all(output, Loader=yaml.CSafeLoader)  # noqa: S506 - it is the safe loader
+    return [document for document in documents if document]
+
+
+def run(arguments: list[str], stdin: str = "") -> str:
+    """Helm's standard output. Raises UsageError or JobctlError with one clear sentence of what Helm said."""
+    command = [str(find_helm()), *arguments]
+    try:
+        done = subprocess.run(
+            command, input=stdin, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
+        )
+    except OSError as error:
+        raise JobctlError(
+            f"Helm ({command[0]}) can't be started: {error}. Set JOBCTL_HELM to a working program."
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise JobctlError(
+            f"Helm gave no answer to `helm {arguments[0]}` for {TIMEOUT_SECONDS} s: try again."
+        ) from error
+    if done.returncode != 0:
+        raise error_of(done.stderr)
+    return done.stdout
+
+
+# What Helm says where the values are at fault; the group is the part that helps.
+FAILED_TEMPLATE = re.compile(r"execution error at \([^)]*\): (?P<said>.*)", re.DOTALL)
+SCHEMA = re.compile(r"^ *- at '(?P<path>[^']*)': (?P<said>(?!'allOf' failed|validation failed).*)$", re.MULTILINE)
+NOISE = ("level=", "WARNING", "walk.go", "Use --debug flag")
+KUBE_VERSION = re.compile(
+    r"chart requires kubeVersion: (?P<wanted>\S+) which is incompatible with Kubernetes (?P<found>\S+)"
+)
+
+
+def error_of(stderr: str) -> JobctlError:
+    """Helm's complaint without its noise: template paths, wrapped prefixes, log lines."""
+    said = "\n".join(line for line in stderr.splitlines() if not line.startswith(NOISE))
+    if match := FAILED_TEMPLATE.search(said):
+        return UsageError(_sentence(match["said"]))
+    if match := KUBE_VERSION.search(said):
+        return UsageError(f"Kubernetes is {match['found']}, and the chart needs {match['wanted']}.")
+    complaints = [
+        f"{match['path'].strip('/').replace('/', '.') or 'the values'}: {match['said']}"
+        for match in SCHEMA.finditer(said)
+    ]
+    if complaints:
+        return UsageError(_sentence("; ".join(complaints)))
+    return JobctlError(_sentence("Helm failed: " + said.removeprefix("Error: ").strip()))
+
+
+def _sentence(text: str) -> str:
+    line = " ".join(text.split())
+    return line if line.endswith((".", ")")) else line + "."

@@ -1,0 +1,37 @@
+"""A spec becomes chart values: its keys as asked, plus `planned` for jobctl's own numbers. Pure."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from jobctl.spec import JobSpec
+from jobctl.version import __version__
+
+
+def values_of(spec: JobSpec, *, revision: int | None = None, fresh_token: str | None = None) -> dict[str, Any]:
+    """The values that submit hands to Helm, and render prints.
+
+    `revision` is for the local backend: Helm knows the release's revision by itself, but `helm template` always says 1.
+    `fresh_token` tells the next holder of the run's lease to set the old run aside. Neither changes the spec's hash.
+    """
+    values = copy.deepcopy(dict(spec.asked))
+    values.pop("name", None)
+    planned: dict[str, Any] = {"jobctlVersion": __version__}
+    if revision is not None:
+        planned["revision"] = revision
+    if fresh_token is not None:
+        planned["freshToken"] = fresh_token
+    # A key that the user wrote there always wins.
+    values["planned"] = planned | values.get("planned", {})
+    return values
+
+
+def spec_hash(manifest: list[dict[str, Any]]) -> str:
+    """The spec's hash, which the chart worked out: 16 hexadecimal digits, read from the rendered Job's labels."""
+    return str(job_of(manifest)["metadata"]["labels"]["jobctl.dev/spec-hash"])
+
+
+def job_of(manifest: list[dict[str, Any]]) -> dict[str, Any]:
+    """The one Job among the rendered objects."""
+    return next(document for document in manifest if document["kind"] == "Job")
