@@ -101,6 +101,15 @@ class Metrics:
     def observe(self, name: str, value: float, **labels: str) -> None:
         self._at(name, labels).observe(value)
 
+    def record(self, name: str, value: float) -> None:
+        """Set, add to or observe, as the metric's kind asks: what `Checkpoints` reports to."""
+        methods: dict[str, Callable[[str, float], None]] = {
+            "gauge": self.set,
+            "counter": self.inc,
+            "histogram": self.observe,
+        }
+        methods[METRICS[name].kind](name, value)
+
     def track(self, name: str, value: Callable[[], float]) -> None:
         """Have a gauge call `value` at each scrape: for ages and high waters, which move on their own."""
         self._at(name, {}).set_function(value)

@@ -137,6 +137,11 @@ def data_directory(volume: Path, data: str | None, run: str) -> Path:
     return volume / (data or f"datasets/{run}")
 
 
+def owned_range(count: int, replicas: int, index: int) -> range:
+    """The episodes of a collect run that belong to one index: disjoint, contiguous, all of range(count) together."""
+    return range(index * count // replicas, (index + 1) * count // replicas)
+
+
 def lease_directory(volume: Path, kind: str, run: str, data: str | None, index: int) -> Path:
     """A run's leases lie under runs/RUN, those of collect beside the episodes that they guard."""
     root = data_directory(volume, data, run) if kind == "collect" else run_directory(volume, run)
