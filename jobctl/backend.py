@@ -1,7 +1,7 @@
 """What a backend can do, and which one a command talks to.
 
-`local` runs the rendered manifests as processes of this machine; `kubernetes` installs them as a Helm release. Both give
-Kubernetes-shaped objects back, so that everything above (status.py, cli/) reads one meaning.
+`local` runs the rendered manifests as processes of this machine; `kubernetes` installs them as a Helm release. Both
+give Kubernetes-shaped objects back, so that everything above (status.py, cli/) reads one meaning.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from jobctl.errors import UnreachableError, UsageError, nearest
 
 NAMES = ("local", "kubernetes")
+# Imported when opened: an entry for kubernetes (jobctl.cluster, the only importer of its client) belongs here.
+IMPLEMENTATIONS = {"local": "jobctl.local.backend:LocalBackend"}
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 
@@ -33,8 +36,8 @@ class Release:
 class Record:
     """The newest revision of a job as the backend sees it now.
 
-    `job` and `pods` have the shape of batch/v1 Job and v1 Pod. `controller` says whether something still acts on the job:
-    on the local backend its supervisor process, on a cluster the Job controller (always "alive" or "finished" there).
+    `job` and `pods` have the shape of batch/v1 Job and v1 Pod. `controller` says whether something still acts on the
+    job: its supervisor process on the local backend, the Job controller on a cluster ("gone" is never said there).
     """
 
     name: str
@@ -63,7 +66,7 @@ class Backend(Protocol):
     name: str
 
     def submit(self, release: Release) -> None:
-        """Start it. An older revision of the same name is told to end. Raises RefusedError before anything is started."""
+        """Start it. An older revision of the same name is told to end. RefusedError comes before any start."""
 
     def records(self) -> list[Record]:
         """Every job, its newest revision each."""
@@ -109,7 +112,7 @@ def choose(flag: str | None, environ: Mapping[str, str], service_account: Path =
 
 
 def current_context(environ: Mapping[str, str]) -> str | None:
-    """The kubeconfig's current-context: the first one that a file of $KUBECONFIG (or ~/.kube/config) names, as kubectl reads it."""
+    """The current-context as kubectl finds it: the first that a file of $KUBECONFIG, else ~/.kube/config, names."""
     listed = [Path(part) for part in environ.get("KUBECONFIG", "").split(os.pathsep) if part]
     for path in listed or [Path.home() / ".kube" / "config"]:
         context = _context_of(path)
@@ -132,7 +135,7 @@ def _context_of(path: Path) -> str | None:
     import yaml
 
     try:
-        config = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - it is the safe loader
+        config = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
     except yaml.YAMLError as error:
         raise UsageError(f"The kubeconfig {path} is not YAML: repair it, or say --backend local.") from error
     context = config.get("current-context") if isinstance(config, dict) else None
@@ -141,12 +144,10 @@ def _context_of(path: Path) -> str | None:
 
 def open_backend(name: str, environ: Mapping[str, str] = os.environ) -> Backend:
     """The backend of that name, imported only now. Raises UnreachableError where it can't be reached."""
-    if name == "local":
-        from jobctl.local.backend import LocalBackend
-
-        return LocalBackend(home_directory(environ))
-    # The Kubernetes backend takes its place here: an import of jobctl.cluster, the only importer of kubernetes.
-    raise UnreachableError(
-        "This version of jobctl can't run jobs on a Kubernetes cluster yet: use `--backend local` to run on this machine, "
-        "or `jobctl render` and `helm install` with the chart."
-    )
+    if name not in IMPLEMENTATIONS:
+        raise UnreachableError(
+            "This version of jobctl can't run jobs on a Kubernetes cluster yet: say `--backend local` to run on this "
+            "machine, or hand what `jobctl render` prints to kubectl."
+        )
+    module, _, attribute = IMPLEMENTATIONS[name].partition(":")
+    return getattr(import_module(module), attribute)(home_directory(environ))

@@ -1,0 +1,96 @@
+"""`jobctl cancel`, `suspend`, `resume`, `retry` and `delete`."""
+
+from __future__ import annotations
+
+import click
+
+from jobctl.cli.options import name_argument
+from jobctl.cli.session import Session
+from jobctl.errors import RefusedError
+from jobctl.status import JobView
+
+
+@click.command("cancel")
+@name_argument
+@click.pass_obj
+def cancel_command(session: Session, name: str) -> None:
+    """Stop a job and mark it as not wanted. Its pods save first; `resume` takes it back."""
+    _, job = session.view(name)
+    if job.state == "cancelled":
+        session.say(f"{name} is cancelled already.")
+        return
+    _refuse_ended(job, "cancel")
+    session.backend.cancel(name)
+    session.say(f"{name} is cancelled: its pods save and end. `jobctl resume {name}` goes on from there.")
+
+
+@click.command("suspend")
+@name_argument
+@click.pass_obj
+def suspend_command(session: Session, name: str) -> None:
+    """Stop a job for now; its pods save first. `resume` goes on."""
+    _, job = session.view(name)
+    if job.state == "suspended":
+        session.say(f"{name} is suspended already.")
+        return
+    _refuse_ended(job, "suspend")
+    session.backend.suspend(name)
+    session.say(f"{name} is suspended: its pods save and end. `jobctl resume {name}` goes on from there.")
+
+
+@click.command("resume")
+@name_argument
+@click.pass_obj
+def resume_command(session: Session, name: str) -> None:
+    """Go on after suspend or cancel, from the last save."""
+    _, job = session.view(name)
+    if job.state in ("failed", "interrupted", "unknown"):
+        raise RefusedError(
+            f"{name} is not suspended but {job.state}: `jobctl retry {name}` starts it again from its last save."
+        )
+    if job.state not in ("suspended", "cancelled"):
+        session.say(f"{name} is not suspended but {job.state}: nothing to do.")
+        return
+    session.backend.resume(name)
+    session.say(f"{name} goes on. `jobctl wait {name}` shows how far it is.")
+
+
+@click.command("retry")
+@name_argument
+@click.option(
+    "--wait", is_flag=True, help="Stay until it ends; its end is the exit status. Ctrl-C only stops watching."
+)
+@click.pass_obj
+def retry_command(session: Session, name: str, wait: bool) -> int:
+    """Start an ended, suspended or interrupted job again as a new revision, from its last save.
+
+    It also cuts short the Job controller's back-off of a recovering job.
+    """
+    from jobctl.cli.submission import start_again
+    from jobctl.cli.submit import stay
+
+    record, job = session.view(name)
+    if job.state in ("pending", "starting", "running"):
+        session.say(f"{name} is {job.state} already: nothing to do.")
+    elif job.state == "succeeded":
+        session.say(f"{name} is done already: nothing to do. `jobctl submit --fresh` would run it anew.")
+    else:
+        release = start_again(session, record)
+        session.say(f"{name} is started again as revision {release.revision}.")
+    return stay(session, name) if wait else 0
+
+
+@click.command("delete")
+@name_argument
+@click.pass_obj
+def delete_command(session: Session, name: str) -> None:
+    """Stop a job and forget it. What it wrote on its volume stays."""
+    record = session.backend.record(name)
+    directory = session.run(record).directory
+    session.backend.delete(name)
+    session.say(f"{name} is deleted." + (f" What it wrote stays in {directory}." if directory.exists() else ""))
+
+
+def _refuse_ended(job: JobView, verb: str) -> None:
+    if job.state in ("succeeded", "failed"):
+        raise RefusedError(f"{job.name} has {job.state} already: there is nothing left to {verb}.")

@@ -1,0 +1,41 @@
+"""`jobctl logs`."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from jobctl.cli.options import name_argument
+from jobctl.cli.output import output_option, to_yaml
+from jobctl.cli.session import Session
+from jobctl.errors import NotFoundError
+
+DETACHED = 130
+
+
+@click.command("logs")
+@name_argument
+@click.option(
+    "-f", "--follow", is_flag=True, help="Go on until the job ends. Ctrl-C only stops watching (exit status 130)."
+)
+@click.option("--replica", type=click.IntRange(min=0), metavar="N", help="Only the replica with this index.")
+@output_option
+@click.pass_obj
+def logs_command(session: Session, name: str, follow: bool, replica: int | None, output: str) -> int:
+    """Print what the replicas wrote, over all attempts, oldest first."""
+    _, job = session.view(name)
+    if replica is not None and replica >= job.completions:
+        raise NotFoundError(f"{name} has no replica {replica}: its indexes are 0 to {job.completions - 1}.")
+    prefixed = job.completions > 1 and replica is None
+    try:
+        for line in session.backend.logs(name, replica, follow):
+            if output == "table":
+                click.echo(f"[{line.index}] {line.text}" if prefixed else line.text)
+            else:
+                entry = {"index": line.index, "pod": line.pod, "text": line.text}
+                click.echo(json.dumps(entry, ensure_ascii=False) if output == "json" else to_yaml([entry]).rstrip())
+    except KeyboardInterrupt:
+        session.note(f"\nStopped watching; {name} goes on: `jobctl logs -f {name}` comes back to it.")
+        return DETACHED
+    return 0

@@ -1,0 +1,122 @@
+"""The entry point: global options, the table of commands, and how errors become one sentence and an exit status.
+
+Commands are imported when they run, not before: `jobctl --help` needs click and nothing else.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from jobctl.cli.session import Session
+from jobctl.errors import JobctlError
+from jobctl.version import __version__
+
+# verb → (module of jobctl.cli, one line of help). The command is its VERB_command.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "submit": ("submit", "Start a job, or several in order from a file."),
+    "render": ("submit", "Print exactly what submit would send."),
+    "list": ("read", "Show every job and its state."),
+    "status": ("read", "Show one job: state, reason, progress, replicas, what to do next."),
+    "logs": ("logs", "Print what the replicas wrote."),
+    "wait": ("wait", "Wait until a job ends; its end is the exit status."),
+    "cancel": ("control", "Stop a job and mark it as not wanted."),
+    "suspend": ("control", "Stop a job for now; its pods save first."),
+    "resume": ("control", "Go on after suspend or cancel."),
+    "retry": ("control", "Start an ended or interrupted job again, from its last save."),
+    "delete": ("control", "Forget a job. What it wrote on its volume stays."),
+    "results": ("results", "Show a run's results; fetch them, plots and weights too."),
+    "profiles": ("profiles", "List the GPU profiles."),
+    "completion": ("completion", "Print the completion script of a shell."),
+}
+
+BACKEND_HELP = "Where jobs run. [$JOBCTL_BACKEND; else local where no cluster is configured]"
+DEBUG_HELP = "Show a traceback with an error."
+EPILOG = (
+    "Exit status: 0 fine · 1 the job failed · 2 usage · 3 not found · 4 cluster unreachable · 5 refused · "
+    "124 wait's --timeout passed · 130 you stopped watching with Ctrl-C (no failure: the job goes on)."
+)
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands' names and help from a table, and imports a command only to run it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = getattr(import_module(f"jobctl.cli.{COMMANDS[cmd_name][0]}"), f"{cmd_name}_command")
+        known = {parameter.name for parameter in command.params}
+        command.params += [option for option in _everywhere() if option.name not in known]
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from jobctl.errors import nearest
+
+            ctx.fail(f"There is no command {args[0]!r}{nearest(args[0], COMMANDS)}.")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+def _everywhere() -> list[click.Option]:
+    """The global options once more: people write them after the command as often as before it."""
+
+    def remember(ctx: click.Context, option: click.Parameter, value: str | bool | None) -> None:
+        if value:
+            setattr(ctx.obj, "backend_flag" if option.name == "backend" else "debug", value)
+
+    return [
+        click.Option(
+            ["--backend"], metavar="local|kubernetes", expose_value=False, callback=remember, help=BACKEND_HELP
+        ),
+        click.Option(["--debug"], is_flag=True, expose_value=False, callback=remember, help=DEBUG_HELP),
+    ]
+
+
+@click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--backend", metavar="local|kubernetes", help=BACKEND_HELP)
+@click.option("--debug", is_flag=True, help=DEBUG_HELP)
+@click.version_option(__version__, prog_name="jobctl", message="%(prog)s %(version)s")
+@click.pass_context
+def cli(ctx: click.Context, backend: str | None, debug: bool) -> None:
+    """Batch jobs that collect simulated episodes, train on them and judge what was trained."""
+    ctx.ensure_object(Session)
+    ctx.obj.backend_flag, ctx.obj.debug = backend, debug
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command. Returns the exit status; prints one sentence, and a traceback only with --debug."""
+    session = Session()
+    try:
+        return cli.main(args=arguments, prog_name="jobctl", standalone_mode=False, obj=session) or 0
+    except click.ClickException as error:
+        click.echo(f"error: {_sentence(error)}", err=True)
+        return error.exit_code
+    except JobctlError as error:
+        if session.debug:
+            raise
+        click.echo(f"error: {error}", err=True)
+        return error.exit_status
+    except click.Abort:
+        return 130
+
+
+def _sentence(error: click.ClickException) -> str:
+    """click's message in one line, with where to read more."""
+    message = " ".join(error.format_message().split())
+    context = getattr(error, "ctx", None)
+    return f"{message} (see `{context.command_path} --help`)" if context is not None else message
+
+
+if __name__ == "__main__":
+    sys.exit(main())

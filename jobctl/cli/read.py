@@ -1,0 +1,106 @@
+"""`jobctl list` and `jobctl status`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from jobctl.cli.document import job_document, job_summary, progress_text
+from jobctl.cli.options import name_argument
+from jobctl.cli.output import cell_text, emit, output_option, print_table
+from jobctl.cli.session import Session
+from jobctl.status import ACTIVE, JobView, view
+from jobctl.volume import Progress, Run
+
+REPLICA_KEYS = ("index", "pod", "phase", "exitCode", "attempts", "pid", "address", "metricsUrl", "message")
+
+
+@click.command("list")
+@click.option("--state", "states", multiple=True, metavar="STATE", help="Only jobs in this state (may be repeated).")
+@output_option
+@click.pass_obj
+def list_command(session: Session, states: tuple[str, ...], output: str) -> None:
+    """Show every job and its state, the newest first."""
+    now = datetime.now(UTC)
+    records = sorted(session.backend.records(), key=lambda record: record.created_at, reverse=True)
+    pairs = [(record, view(record, now)) for record in records]
+    jobs = [
+        job_summary(job, _progress(job, session.run(record)))
+        for record, job in pairs
+        if not states or job.state in states
+    ]
+    emit({"backend": session.where_document, "jobs": jobs}, output, _list_table)
+
+
+@click.command("status")
+@name_argument
+@output_option
+@click.pass_obj
+def status_command(session: Session, name: str, output: str) -> None:
+    """Show one job: state, reason, progress, replicas, its result, and what to type next."""
+    emit({"backend": session.where_document, "job": describe(session, name)}, output, _status_table)
+
+
+def describe(session: Session, name: str) -> dict[str, Any]:
+    """The document of one job now. Raises NotFoundError."""
+    record, job = session.view(name)
+    run = session.run(record)
+    uid = record.job.get("metadata", {}).get("uid")
+    result = next((result for result in run.results() if result.belongs_to(job.spec_hash, uid)), None)
+    return job_document(job, _progress(job, run), run.attempts(), result if job.state not in ACTIVE else None)
+
+
+def _progress(job: JobView, run: Run) -> Progress | None:
+    """Progress of this revision while it is active; afterwards of the whole run."""
+    return run.progress(job.created_at.timestamp() if job.state in ACTIVE else 0.0)
+
+
+def _list_table(document: dict[str, Any]) -> None:
+    if not document["jobs"]:
+        click.echo("No jobs. `jobctl submit --help` says how to start one.")
+        return
+    rows = [
+        (
+            job["name"],
+            job["kind"],
+            job["gpu"],
+            job["replicas"],
+            job["state"],
+            progress_text(job["progress"], job["kind"]),
+            job["reason"],
+        )
+        for job in document["jobs"]
+    ]
+    print_table(("NAME", "KIND", "GPU", "REPLICAS", "STATE", "PROGRESS", "REASON"), rows)
+
+
+def _status_table(document: dict[str, Any]) -> None:
+    job, backend = document["job"], document["backend"]
+    lines = {
+        "state": f"{job['state']}: {job['reason']}",
+        "backend": " ".join(str(part) for part in backend.values()),
+        "job": f"{job['kind']} · {job['task']} · {job['gpu']} · {job['replicas']} replica(s)",
+        "revision": f"{job['revision']} (spec {cell_text(job['specHash'])})",
+        "created": job["createdAt"],
+        "started": cell_text(job["startedAt"]),
+        "ended": cell_text(job["finishedAt"]),
+        "progress": progress_text(job["progress"], job["kind"]),
+    }
+    click.echo(job["name"])
+    for key, value in lines.items():
+        click.echo(f"  {key + ':':<10}{value}")
+    for wait in job["backoffs"]:
+        click.echo(f"  back-off: index {wait['index']}, {wait['secondsLeft']:.0f} of {wait['seconds']:.0f} s left")
+    if job["replicaStatuses"]:
+        click.echo()
+        print_table(
+            ("INDEX", "POD", "PHASE", "EXIT", "ATTEMPTS", "PID", "ADDRESS", "METRICS", "LAST MESSAGE"),
+            [tuple(replica[key] for key in REPLICA_KEYS) for replica in job["replicaStatuses"]],
+        )
+    if job["result"]:
+        click.echo()
+        print_table(("RESULT", "VALUE"), job["result"]["figures"].items())
+        click.echo(f"  in {job['result']['directory']}")
+    click.echo(f"\nnext: {' · '.join(job['next'])}")

@@ -1,0 +1,89 @@
+"""What one invocation knows: which backend it talks to, opened when it is first needed and named on stderr."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from jobctl.backend import Backend, Record
+    from jobctl.status import JobView
+    from jobctl.volume import Run
+
+
+@dataclass
+class Session:
+    """Lives in click's context as `ctx.obj`; commands take it with `@click.pass_obj`."""
+
+    backend_flag: str | None = None
+    debug: bool = False
+
+    @cached_property
+    def backend_name(self) -> str:
+        import os
+
+        from jobctl.backend import choose
+
+        return choose(self.backend_flag, os.environ)
+
+    @cached_property
+    def backend(self) -> Backend:
+        """Raises UnreachableError where there is none of that name, UsageError where the name is unknown."""
+        from jobctl.backend import open_backend
+
+        backend = open_backend(self.backend_name)
+        self.note(f"backend: {self.where}")
+        return backend
+
+    @property
+    def is_local(self) -> bool:
+        return self.backend_name == "local"
+
+    @property
+    def where(self) -> str:
+        """The backend and its place, for people."""
+        place = self.where_document.get("home")
+        return f"{self.backend_name} ({place})" if place else self.backend_name
+
+    @property
+    def where_document(self) -> dict[str, Any]:
+        """The field `backend` of every JSON and YAML answer."""
+        import os
+
+        from jobctl.backend import home_directory
+
+        home = {"home": str(home_directory(os.environ))} if self.is_local else {}
+        return {"name": self.backend_name, **home}
+
+    def view(self, name: str) -> tuple[Record, JobView]:
+        """A job now. Raises NotFoundError."""
+        from datetime import UTC, datetime
+
+        from jobctl.status import view
+
+        record = self.backend.record(name)
+        return record, view(record, datetime.now(UTC))
+
+    def run(self, record: Record) -> Run:
+        """The job's directory on its volume."""
+        from jobctl.volume import Run
+
+        return Run(self.backend.volume(claim_of(record.values)), record.name)
+
+    def say(self, sentence: str) -> None:
+        """One line for people; answers for machines go to stdout through output.emit."""
+        click.echo(sentence)
+
+    def note(self, sentence: str) -> None:
+        """One line beside the answer, on stderr."""
+        click.echo(sentence, err=True)
+        sys.stderr.flush()
+
+
+def claim_of(values: dict[str, Any]) -> str:
+    """The claim that these values ask for; the chart's default where they leave it open."""
+    return (values.get("volume") or {}).get("claim") or "shared"

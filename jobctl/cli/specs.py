@@ -1,0 +1,60 @@
+"""From submit's flags to checked specs."""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from jobctl import documents
+from jobctl.errors import UsageError
+from jobctl.spec import NAME_LENGTH, JobSpec, read_defaults, read_schema, read_specs
+
+# flag → the spec's key, where they differ
+KEYS = {"allow_cpu": "allowCpu", "from_run": "from"}
+
+
+def specs_of(flags: dict[str, Any]) -> list[JobSpec]:
+    """The jobs that this command line asks for, in order, checked against the chart's schema. Raises UsageError."""
+    flags = dict(flags)
+    kind, path, assignments = flags.pop("kind"), flags.pop("path"), flags.pop("assignments")
+    if not kind and not path:
+        raise UsageError("Say what to run: a kind (collect, train or eval), or a file with -f.")
+    over = {KEYS.get(flag, flag): value for flag, value in flags.items() if value is not None}
+    file = Path(path) if path else None
+    default = None if "name" in over else _default_name(file, kind, over.get("task"))
+    specs = read_specs(
+        file,
+        kind=kind,
+        flags=over | ({"name": default} if default else {}),
+        assignments=[_with_settings(text) for text in assignments],
+    )
+    if len(specs) > 1 and "name" in over:
+        raise UsageError(f"{file} has {len(specs)} documents: --name is for one, so give each its name in the file.")
+    return specs
+
+
+def _default_name(file: Path | None, kind: str | None, task: str | None) -> str | None:
+    """KIND-TASK for a job of flags alone; the file's name for a single document without one."""
+    if file is None:
+        return f"{kind}-{task or read_defaults()['task']}"
+    found = documents.read(file)
+    if len(found) > 1 or "name" in found[0]:
+        return None
+    stem = re.sub(r"[^a-z0-9]+", "-", file.stem.lower()).strip("-")[:NAME_LENGTH].strip("-")
+    return stem or None
+
+
+def _with_settings(assignment: str) -> str:
+    """`steps=400` as `settings.steps=400`: a key nearer to a setting than to any key of a spec is meant as one."""
+    key = assignment.partition("=")[0].strip()
+    keys = {"name", *read_defaults()}
+    close = [] if key in keys else get_close_matches(key, keys | _settings(), n=1)
+    return f"settings.{assignment}" if close and close[0] not in keys else assignment
+
+
+def _settings() -> set[str]:
+    """Every setting of every task and kind, from the chart's schema."""
+    definitions = read_schema()["$defs"]
+    return {setting for name, node in definitions.items() if "." in name for setting in node.get("properties", {})}

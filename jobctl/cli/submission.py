@@ -1,0 +1,119 @@
+"""From flags and files to releases, and what a submission means for a job that is there already."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from jobctl import helm
+from jobctl.backend import Record, Release
+from jobctl.cli.session import Session
+from jobctl.errors import NotFoundError, UsageError
+from jobctl.objects import SPEC_HASH_LABEL
+from jobctl.spec import JobSpec
+from jobctl.status import ACTIVE, view
+from jobctl.values import spec_hash, values_of
+
+Decision = Literal["start", "running", "done"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One document, checked and rendered: what submit would send, and what is there under its name."""
+
+    spec: JobSpec
+    release: Release
+    record: Record | None
+
+
+def prepare(session: Session, specs: Sequence[JobSpec], *, fresh: bool, ask: bool = True) -> list[Prepared]:
+    """Render every document before the first is started. Raises UsageError, RefusedError; starts nothing.
+
+    `ask` says whether to ask the backend for what is there already under each name.
+    """
+    token = secrets.token_hex(8) if fresh else None
+    records = {spec.name: _existing(session, spec.name) if ask else None for spec in specs}
+    return [_prepared(session, spec, records[spec.name], token) for spec in specs]
+
+
+def _prepared(session: Session, spec: JobSpec, record: Record | None, token: str | None) -> Prepared:
+    # A cluster's revision is Helm's own; `helm template`, which the local backend runs, would always say 1.
+    revision = 1 if record is None else record.revision + 1
+    values = values_of(spec, revision=revision if session.is_local else None, fresh_token=token)
+    release = Release(spec.name, revision, values, helm.template(spec.name, values))
+    if session.is_local:
+        _check_local(release)
+    return Prepared(spec, release, record)
+
+
+def decide(prepared: Prepared, *, replace: bool, fresh: bool) -> Decision:
+    """What this submission means: the same spec again is no new job. Raises UsageError where the name is taken."""
+    record = prepared.record
+    if record is None:
+        return "start"
+    if _hash_of(record) != spec_hash(prepared.release.manifest):
+        if not replace:
+            raise UsageError(_taken(prepared, record))
+        return "start"
+    state = view(record, datetime.now(UTC)).state
+    if fresh:
+        return "start"
+    return "running" if state in ACTIVE else "done" if state == "succeeded" else "start"
+
+
+def start_again(session: Session, record: Record) -> Release:
+    """Submit the same values as the next revision. Returns what was sent."""
+    planned = {**(record.values.get("planned") or {}), "revision": record.revision + 1}
+    values = {**record.values, "planned": planned}
+    release = Release(record.name, record.revision + 1, values, helm.template(record.name, values))
+    session.backend.submit(release)
+    return release
+
+
+def config_of(manifest: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The worker's config in a rendered release: its `spec` is what the hash is taken of."""
+    import json
+
+    config = next(document for document in manifest if document["kind"] == "ConfigMap")
+    return json.loads(config["data"]["config.json"])
+
+
+def differing_keys(old: Any, new: Any, path: str = "") -> list[str]:
+    """The keys, with dots, whose values differ between two specs."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return [] if old == new else [path]
+    found = []
+    for key in sorted(old.keys() | new.keys()):
+        found += differing_keys(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+    return found
+
+
+def _existing(session: Session, name: str) -> Record | None:
+    try:
+        return session.backend.record(name)
+    except NotFoundError:
+        return None
+
+
+def _hash_of(record: Record) -> str | None:
+    return (record.job.get("metadata", {}).get("labels") or {}).get(SPEC_HASH_LABEL)
+
+
+def _taken(prepared: Prepared, record: Record) -> str:
+    old = config_of(helm.template(record.name, record.values))["spec"]
+    keys = differing_keys(old, config_of(prepared.release.manifest)["spec"])
+    differs = f"they differ in {', '.join(keys)}" if keys else "this chart gives it another hash"
+    return (
+        f"The name {record.name} is taken by another spec ({differs}): choose another --name, "
+        "or say --replace to go on under this name with the new spec."
+    )
+
+
+def _check_local(release: Release) -> None:
+    from jobctl.local.check import check
+
+    for document in release.manifest:
+        check(document)

@@ -1,0 +1,246 @@
+"""Reading a run on the shared volume: how far it is, how it ended, what it left. Everything here tolerates half-written
+files: workers write while this reads, and nothing is ever locked for a reader.
+
+Volumes are local directories today; a short-lived reader pod will answer the same questions on a cluster.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobctl.errors import JobctlError, NotFoundError
+
+RESULT = "result.json"
+MANIFEST = "manifest.json"
+MODEL = "model.safetensors"
+TAIL_BYTES = 64 * 1024
+RATE_LINES = 12  # lines of a metrics file that the rate is taken over
+_FENCED = re.compile(r"(?P<stem>.+)\.(?P<fence>\d{6,})")
+_STEP = re.compile(r"step-(?P<step>\d{8,})")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The newest figures of a run: `step` counts optimizer steps (train) or episodes (collect, eval) of all indexes."""
+
+    step: int
+    steps: int | None
+    steps_per_second: float | None
+    eta_seconds: float | None
+    updated_unix_seconds: float | None
+    figures: dict[str, float]  # those of the newest line
+
+
+@dataclass(frozen=True)
+class Result:
+    """A published end: the directory and its result.json."""
+
+    directory: Path
+    data: dict[str, Any]
+
+    @property
+    def exit_code(self) -> int | None:
+        code = self.data.get("exitCode")
+        return code if isinstance(code, int) else None
+
+    @property
+    def figures(self) -> dict[str, float]:
+        figures = self.data.get("figures")
+        return _numbers(figures) if isinstance(figures, dict) else {}
+
+    @property
+    def plots(self) -> list[Path]:
+        return sorted(self.directory.glob("plots/*.png"))
+
+    def belongs_to(self, spec_hash: str | None, job_uid: str | None) -> bool:
+        """Whether it is the end of this job: 0 holds for every Job with that hash, other codes for that Job alone."""
+        if self.data.get("specHash") != spec_hash:
+            return False
+        return self.exit_code == 0 or self.data.get("jobUid") == job_uid
+
+
+@dataclass(frozen=True)
+class Run:
+    """runs/NAME on a volume."""
+
+    volume: Path
+    name: str
+
+    @property
+    def directory(self) -> Path:
+        return self.volume / "runs" / self.name
+
+    def progress(self, since_unix_seconds: float = 0.0) -> Progress | None:
+        """From the newest metrics file of each index; None where no line (since that time) has been written yet."""
+        newest = _newest_fence(self.directory / "metrics", ".jsonl")
+        tails = [tail for tail in (_tail(path) for path in newest.values()) if tail]
+        tails = [tail for tail in tails if _number(tail[-1], "time", math.inf) >= since_unix_seconds]
+        return _progress(tails) if tails else None
+
+    def results(self) -> list[Result]:
+        """Readable results, best first: the run's own before index 0's, newest fence first, then the other indexes'."""
+        found = []
+        for path, stem, fence in _fenced(self.directory / "results", ""):
+            data = _read_object(path / RESULT)
+            if data is not None:
+                found.append((stem != "run", stem != "0", -fence, stem, Result(path, data)))
+        return [item[-1] for item in sorted(found, key=lambda item: item[:-1])]
+
+    def attempts(self) -> dict[int, int]:
+        """How many attempts each index has begun on the volume, over all revisions."""
+        counts: dict[int, int] = {}
+        for path in _listed(self.directory / "attempts"):
+            index, _, _ = path.name.partition(".")
+            if path.suffix == ".json" and index.isdigit():
+                counts[int(index)] = counts.get(int(index), 0) + 1
+        return counts
+
+    def weights(self) -> Path | None:
+        """The best published weights, else those of the newest checkpoint: a directory with model.safetensors."""
+        for kind in ("best", "checkpoints"):
+            found = [
+                (int(step["step"]), fence, path)
+                for path, stem, fence in _fenced(self.directory / kind, "")
+                if (step := _STEP.fullmatch(stem)) and (path / MODEL).is_file() and (path / MANIFEST).is_file()
+            ]
+            if found:
+                return max(found)[-1]
+        return None
+
+
+def fetch(source: Path, target: Path, only: str | None = None) -> list[Path]:
+    """Copy a published directory (or one file of it) to `target` and check every copy against the manifest.
+
+    Raises JobctlError naming the file that is missing or not what was published; nothing is left under its name then.
+    """
+    manifest = _read_object(source / MANIFEST)
+    files = manifest.get("files") if manifest else None
+    if not isinstance(files, dict):
+        raise NotFoundError(f"{source} has no readable {MANIFEST}: it was not published completely.")
+    copied = []
+    for name, entry in sorted(files.items()):
+        if only in (None, name) and not Path(name).is_absolute() and ".." not in Path(name).parts:
+            copied.append(_copy(source / name, target / name, entry))
+    return copied
+
+
+def _copy(source: Path, target: Path, entry: dict[str, Any]) -> Path:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        shutil.copyfile(source, partial)
+        with partial.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != entry.get("sha256"):
+            raise JobctlError(f"{source} is damaged: its SHA-256 differs from the manifest's.")
+        return partial.replace(target)
+    except FileNotFoundError as error:
+        raise JobctlError(f"{source} is missing, though the manifest names it.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _progress(tails: list[list[dict[str, Any]]]) -> Progress:
+    """One progress of all indexes: steps add up (each index has its own share), the other figures are the newest's."""
+    rates = [rate for rate in (_rate(tail) for tail in tails) if rate is not None]
+    last = [tail[-1] for tail in tails]
+    totals = [int(total) for line in last if (total := _total(line)) is not None]
+    newest = max(last, key=lambda line: _number(line, "time", 0.0))
+    step = sum(int(_number(line, "step", 0)) for line in last)
+    steps = sum(totals) if len(totals) == len(last) else None
+    rate = sum(rates) if rates else None
+    left = None if steps is None or not rate else max(0, steps - step) / rate
+    return Progress(
+        step=step,
+        steps=steps,
+        steps_per_second=rate,
+        eta_seconds=left,
+        updated_unix_seconds=newest.get("time"),
+        figures=_numbers({key: value for key, value in newest.items() if key not in ("time", "step")}),
+    )
+
+
+def _total(line: dict[str, Any]) -> float | None:
+    return next((line[key] for key in ("steps", "episodes") if _is_number(line.get(key))), None)
+
+
+def _rate(tail: list[dict[str, Any]]) -> float | None:
+    """Steps a second over the last lines of one file; None with fewer than two moments."""
+    lines = [line for line in tail[-RATE_LINES:] if _is_number(line.get("time"))]
+    if len(lines) < 2:
+        return None
+    seconds = lines[-1]["time"] - lines[0]["time"]
+    steps = _number(lines[-1], "step", 0) - _number(lines[0], "step", 0)
+    return steps / seconds if seconds > 0 and steps > 0 else None
+
+
+def _tail(path: Path) -> list[dict[str, Any]]:
+    """The last whole lines of a JSON-lines file that are objects with a step; a torn last line is left out."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - TAIL_BYTES))
+            lines = file.read().splitlines()
+    except OSError:
+        return []
+    parsed = [_parse_object(line) for line in lines]
+    return [line for line in parsed if line is not None and _is_number(line.get("step"))]
+
+
+def _newest_fence(directory: Path, suffix: str) -> dict[str, Path]:
+    newest: dict[str, tuple[int, Path]] = {}
+    for path, stem, fence in _fenced(directory, suffix):
+        newest[stem] = max(newest.get(stem, (fence, path)), (fence, path))
+    return {stem: path for stem, (_, path) in sorted(newest.items())}
+
+
+def _fenced(directory: Path, suffix: str) -> list[tuple[Path, str, int]]:
+    """(path, stem, fence) of the entries named STEM.FENCE + suffix; temporaries begin with a dot and are left out."""
+    found = []
+    for path in _listed(directory):
+        match = _FENCED.fullmatch(path.name.removesuffix(suffix)) if path.name.endswith(suffix) else None
+        if match and not path.name.startswith("."):
+            found.append((path, match["stem"], int(match["fence"])))
+    return found
+
+
+def _listed(directory: Path) -> list[Path]:
+    try:
+        return sorted(directory.iterdir())
+    except OSError:  # not there yet, or just removed
+        return []
+
+
+def _read_object(path: Path) -> dict[str, Any] | None:
+    try:
+        return _parse_object(path.read_bytes())
+    except OSError:
+        return None
+
+
+def _parse_object(text: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(text)
+    except ValueError:  # also a broken encoding
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _number(line: dict[str, Any], key: str, otherwise: float) -> float:
+    value = line.get(key)
+    return value if value is not None and _is_number(value) else otherwise
+
+
+def _numbers(figures: dict[str, Any]) -> dict[str, float]:
+    return {key: value for key, value in figures.items() if _is_number(value)}
