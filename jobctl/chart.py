@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parent
 
 @cache
 def chart_directory(name: str = "jobctl") -> Path:
-    """The directory of the chart of this name. Raises JobctlError where it is missing or of another jobctl's version."""
+    """The directory of the chart of this name. Raises JobctlError where it is missing or another jobctl's."""
     directory = _find(name)
     version = read_yaml(directory / "Chart.yaml").get("version")
     if version != __version__:
@@ -39,7 +39,7 @@ def _find(name: str) -> Path:
 
 
 def read_yaml(path: Path) -> Any:
-    """One YAML document of the chart's own; such files are part of jobctl, so what is wrong with them is no user's error."""
+    """One YAML document of the chart. It is part of jobctl: what is wrong with it is no user's error."""
     import yaml
 
-    return yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)  # noqa: S506 - it is the safe loader
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)

@@ -54,7 +54,7 @@ def parse(text: str, source: str) -> list[dict[str, Any]]:
     import yaml
 
     try:
-        documents = list(yaml.load_all(text, Loader=_loader()))  # noqa: S506 - it derives from the safe loader
+        documents = list(yaml.load_all(text, Loader=_loader()))
     except yaml.YAMLError as error:
         raise UsageError(f"{source} is not YAML that jobctl can read: {_where(error)}.") from error
     found = []
@@ -77,7 +77,7 @@ def _where(error: Exception) -> str:
 
 
 def _kind_of(document: object) -> str:
-    return {list: "list", str: "text"}.get(type(document), "single value")
+    return "list" if isinstance(document, list) else "text" if isinstance(document, str) else "single value"
 
 
 def _refuse_odd(value: object, path: tuple[str, ...], source: str) -> None:
@@ -111,9 +111,9 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def assignment(text: str) -> dict[str, Any]:
-    r"""`settings.lr=1e-4` as {"settings": {"lr": 0.0001}}; `\.` is a dot inside a key. The value is a YAML scalar or flow.
+    r"""`settings.lr=1e-4` as {"settings": {"lr": 0.0001}}; `\.` is a dot inside a key.
 
-    Raises UsageError where there is no `=` or no key.
+    The value is a YAML scalar, list or mapping in flow style. Raises UsageError where there is no `=` or no key.
     """
     key, equals, value = text.partition("=")
     parts = [part.replace("\\.", ".").strip() for part in re.split(r"(?<!\\)\.", key)]

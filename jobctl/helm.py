@@ -58,7 +58,7 @@ def template(
     if kube_version:
         arguments += ["--kube-version", kube_version]
     output = run(arguments, stdin=json.dumps(values, allow_nan=False))
-    documents = yaml.load_all(output, Loader=yaml.CSafeLoader)  # noqa: S506 - it is the safe loader
+    documents = yaml.load_all(output, Loader=yaml.CSafeLoader)
     return [document for document in documents if document]
 
 

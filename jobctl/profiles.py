@@ -34,16 +34,21 @@ class Profile:
     kinds: Mapping[str, Sizes]
 
 
+def names() -> list[str]:
+    """The known profiles, `cpu` among them, sorted."""
+    return profile_names()
+
+
 def load(name: str) -> Profile:
     """The profile of this name. Raises UsageError naming the nearest ones."""
-    if name not in profile_names():
-        raise UsageError(f"There is no profile {name!r}{nearest(name, profile_names())}.")
+    if name not in names():
+        raise UsageError(f"There is no profile {name!r}{nearest(name, names())}.")
     return _read(chart_directory() / "profiles" / f"{name}.yaml")
 
 
 def load_all() -> list[Profile]:
     """Every profile, by name."""
-    return [load(name) for name in profile_names()]
+    return [load(name) for name in names()]
 
 
 @cache

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from jobctl import documents
 from jobctl.chart import chart_directory, profile_names, read_yaml
@@ -25,7 +25,7 @@ NOT_IN_SPECS = ("global",)
 
 @dataclass(frozen=True)
 class JobSpec:
-    """One job. `asked` holds the keys as they were given; `full` those with the chart's defaults, numbers as numbers."""
+    """One job. `asked` holds the keys as given; `full` those and the chart's defaults, numbers as numbers."""
 
     asked: Mapping[str, Any]
     full: Mapping[str, Any]
@@ -93,7 +93,7 @@ def read_specs(
     """
     found = documents.read(file) if file else [{}]
     team = documents.team_defaults(file.parent if file else Path(), environ)
-    over = documents.merge_all([flags or {}, *map(documents.assignment, assignments)])
+    over = documents.merge_all([flags or {}, *map(_assignment, assignments)])
     specs = []
     for number, document in enumerate(found, 1):
         source = _source(file, number if len(found) > 1 else None)
@@ -103,6 +103,15 @@ def read_specs(
         specs.append(validate(asked, source))
     _refuse_same_names(specs)
     return specs
+
+
+def _assignment(text: str) -> dict[str, Any]:
+    """One `--set`; `steps=400` is short for `settings.steps=400` where only a setting has that name."""
+    assigned = documents.assignment(text)
+    (key,) = assigned
+    schema = read_schema()
+    settings = {name for title, node in schema["$defs"].items() if "." in title for name in node.get("properties", {})}
+    return {"settings": assigned} if key in settings and key not in schema["properties"] else assigned
 
 
 def _source(file: Path | None, number: int | None) -> str:
@@ -172,7 +181,7 @@ def _name_problems(name: object, full: Mapping[str, Any]) -> Iterable[str]:
     elif len(name) > NAME_LENGTH:
         yield f"name {name!r} has {len(name)} characters: at most {NAME_LENGTH} fit into the names of its pods."
     elif full["kind"] == "train" and isinstance(full["replicas"], int) and full["replicas"] > 1 and name[0].isdigit():
-        yield f"name {name!r} begins with a digit: a group of replicas has a Service of that name, which must begin with a letter."
+        yield f"name {name!r} begins with a digit: replicas that train together need one that begins with a letter."
 
 
 def _unknown_keys(asked: Mapping[str, Any]) -> Iterable[str]:
@@ -267,7 +276,9 @@ def _node_at(schema_path: Sequence[str | int]) -> Mapping[str, Any]:
 
 
 def _unexpected(path: str, _: Any, node: Mapping[str, Any], kind: Any) -> str:
-    known = sorted(set(node.get("properties", {})) - {"global", "planned"} | ({"name"} if not path else set()))
+    known = set(node.get("properties", {}))
+    if not path:
+        known = known - {"global", "planned"} | {"name"}
     place = path or "a spec"
     return " ".join(f"{place} has no key {key!r}{nearest(key, known)}." for key in kind.unexpected)
 
@@ -330,4 +341,4 @@ WORDINGS: Mapping[str, Any] = {
 
 
 def _shown(value: Any) -> str:
-    return cast(str, json.dumps(value, ensure_ascii=False)) if not isinstance(value, str) else repr(value)
+    return repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -41,7 +41,7 @@ What the schema cannot say. Each message names the key, what is wrong with it, a
 {{- end -}}
 {{- $replicas := .Values.replicas | toString | float64 -}}
 {{- if and (eq (.Values.kind | default "") "train") (gt $replicas 1.0) (not (regexMatch "^[a-z]" $name)) -}}
-{{- fail (printf "the name %q begins with a digit: a group of replicas has a Service of that name, which must begin with a letter" $name) -}}
+{{- fail (printf "the name %q begins with a digit: replicas that train together need one that begins with a letter" $name) -}}
 {{- end -}}
 {{- end -}}
 
