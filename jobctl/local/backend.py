@@ -1,0 +1,309 @@
+"""LocalBackend: submits to, asks and commands the supervisors of this machine's jobs."""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import jobctl
+from jobctl.backend import LogLine, Record, Release
+from jobctl.errors import JobctlError, NotFoundError, RefusedError, UsageError, nearest
+from jobctl.local import kubelet, logs, pods
+from jobctl.local.job_object import CANCELLED, apply_verb, is_true
+from jobctl.local.layout import RevisionDir
+from jobctl.local.state import Identity, locked, read_json, timestamp, write_json
+from jobctl.local.translate import translate
+
+DEFAULT_BACKOFF_SCALE = 0.1
+ANSWER_SECONDS = 5.0  # how long a command waits for the supervisor to carry it out
+START_SECONDS = 30.0
+KEPT_REVISIONS = 10  # as Helm keeps them
+
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,51}[a-z0-9])?")  # as Helm's release names: at most 53 characters
+
+
+class LocalBackend:
+    """Runs jobs as processes of this machine; all state lies below `home` ($JOBCTL_HOME)."""
+
+    name = "local"
+
+    def __init__(self, home: Path) -> None:
+        self.home = home.absolute()
+        self._jobs = self.home / "local"
+
+    # ---- Backend
+
+    def submit(self, release: Release) -> None:
+        """Start a revision; older ones of its name are told to end, side by side with the new one's start.
+
+        Raises RefusedError for what can't be run here or a revision that exists, JobctlError if it can't be started.
+        """
+        if not _NAME.fullmatch(release.name):
+            raise UsageError(f"{release.name!r} is no name for a job: lower-case letters, digits and '-', at most 53.")
+        job = translate(release.manifest)
+        scale = backoff_scale()
+        try:
+            with self._lock():
+                self._sweep(release.name)
+                older = self._revisions(release.name)
+                if older and older[-1].revision >= release.revision:
+                    raise RefusedError(
+                        f"Job {release.name} has revision {older[-1].revision} already; "
+                        f"revision {release.revision} would not be newer. Look at `jobctl status {release.name}`."
+                    )
+                job_uid = str(uuid.uuid4())
+                directory = RevisionDir(self._jobs / release.name / f"r{release.revision}-{job_uid[:8]}")
+                self._create(directory, release, job_uid, scale)
+                for old in older:
+                    self._send(old, "supersede")
+        except OSError as error:
+            raise JobctlError(f"Job {job.name} can't be started: {error}. Nothing of it runs.") from error
+
+    def records(self) -> list[Record]:
+        """Every job's newest revision, by name."""
+        names = sorted(entry.name for entry in self._jobs.iterdir() if entry.is_dir()) if self._jobs.exists() else []
+        found = []
+        for name in names:
+            with contextlib.suppress(NotFoundError):  # deleted since
+                found.append(self.record(name))
+        return found
+
+    def record(self, name: str) -> Record:
+        return _record(self._newest(name))
+
+    def suspend(self, name: str) -> None:
+        self._change(name, "suspend")
+
+    def resume(self, name: str) -> None:
+        """Undo suspend or cancel; a job whose supervisor was killed gets a new one and goes on."""
+        self._change(name, "resume")
+
+    def cancel(self, name: str) -> None:
+        self._change(name, "cancel")
+
+    def delete(self, name: str) -> None:
+        """Forget the job at once; its pods get their grace period. Volumes stay."""
+        with self._lock():
+            directories = self._revisions(name)
+            if not directories:
+                raise self._not_found(name)
+            for directory in directories:
+                directory.deleted.touch()
+                self._send(directory, "delete")
+            self._sweep(name)
+
+    def logs(self, name: str, index: int | None, follow: bool) -> Iterator[LogLine]:
+        """Lines of all attempts of all kept revisions, oldest first. Follows until the newest revision has ended."""
+        completions = self.record(name).job["spec"]["completions"]
+        if index is not None and not 0 <= index < completions:
+            raise NotFoundError(f"Job {name} has no replica {index}, only 0 to {completions - 1}.")
+        return logs.stream(lambda: self._revisions(name), index, follow, lambda: self._may_write(name))
+
+    def volume(self, claim: str) -> Path:
+        return self.home / "volumes" / claim
+
+    def evict(self, name: str, index: int) -> None:
+        """Disrupt an index's pod as the eviction API does: condition DisruptionTarget, then SIGTERM."""
+        record = self.record(name)
+        running = [pod for pod in record.pods if pods.index_of(pod) == index and pod["status"]["phase"] == "Running"]
+        if not running:
+            raise NotFoundError(f"Job {name} has no running pod of index {index}.")
+        self._command(self._newest(name), "evict", index=index)
+
+    # ---- revisions on disk
+
+    def _lock(self) -> contextlib.AbstractContextManager[None]:
+        return locked(self._jobs / ".lock")
+
+    def _revisions(self, name: str) -> list[RevisionDir]:
+        """Those that were really started and aren't deleted, oldest first."""
+        if not _NAME.fullmatch(name):
+            return []
+        found = [RevisionDir(path) for path in (self._jobs / name).glob("r*-*")]
+        kept = [directory for directory in found if directory.status.exists() and not directory.deleted.exists()]
+        return sorted(kept, key=lambda directory: directory.revision)
+
+    def _newest(self, name: str) -> RevisionDir:
+        revisions = self._revisions(name)
+        if not revisions:
+            raise self._not_found(name)
+        return revisions[-1]
+
+    def _not_found(self, name: str) -> NotFoundError:
+        known = [path.name for path in self._jobs.glob("*") if self._revisions(path.name)]
+        hint = nearest(name, known) if known else " (there are no jobs)"
+        return NotFoundError(f"There is no job {name!r} on this machine{hint}.")
+
+    def _sweep(self, name: str) -> None:
+        """Under the lock: remove what dead supervisors left, and revisions beyond those that are kept."""
+        found = sorted((RevisionDir(path) for path in (self._jobs / name).glob("r*-*")), key=lambda d: d.revision)
+        for position, directory in enumerate(found):
+            if _supervisor(directory) is not None:
+                continue
+            old = position < len(found) - KEPT_REVISIONS
+            if old or directory.deleted.exists() or not directory.status.exists():
+                directory.remove()
+            else:
+                for pod in directory.pods.glob("*"):
+                    kubelet.clean_up(pod)
+
+    def _create(self, directory: RevisionDir, release: Release, job_uid: str, scale: float) -> None:
+        directory.path.mkdir(parents=True)
+        try:
+            document = {
+                "name": release.name,
+                "revision": release.revision,
+                "values": release.values,
+                "manifest": release.manifest,
+                "job_uid": job_uid,
+                "created_at": timestamp(),
+                "backoff_scale": scale,
+            }
+            write_json(directory.release, document)
+            start_supervisor(directory)
+        except BaseException:
+            shutil.rmtree(directory.path, ignore_errors=True)
+            raise
+
+    # ---- commands
+
+    def _change(self, name: str, verb: Literal["suspend", "resume", "cancel"]) -> None:
+        directory = self._newest(name)
+        if _ended(read_json(directory.status)["job"]):
+            raise RefusedError(
+                f"Job {name} has ended: there is nothing to {verb}. `jobctl retry {name}` runs it again."
+            )
+        self._command(directory, verb)
+
+    def _command(self, directory: RevisionDir, verb: str, **arguments: Any) -> None:
+        """Have the supervisor do it and wait until it is done. Without a supervisor it is done here."""
+        if _supervisor(directory) is None:
+            with self._lock():
+                if _supervisor(directory) is None:
+                    self._do_instead(directory, verb)
+                    return
+        path = self._send(directory, verb, **arguments)
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while path is not None and path.exists() and time.monotonic() < deadline:
+            if _supervisor(directory) is None:
+                return
+            time.sleep(0.005)
+
+    def _do_instead(self, directory: RevisionDir, verb: str) -> None:
+        status = read_json(directory.status)
+        if _ended(status["job"]):
+            return
+        if verb != "evict":
+            apply_verb(status["job"], verb)
+            write_json(directory.status, status)
+        if verb == "resume":
+            start_supervisor(directory)
+
+    def _send(self, directory: RevisionDir, verb: str, **arguments: Any) -> Path | None:
+        """Leave a command and wake the supervisor up. None where there is no supervisor to read it."""
+        supervisor = _supervisor(directory)
+        if supervisor is None:
+            return None
+        path = directory.command(verb, **arguments)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(supervisor.pid, signal.SIGUSR1)
+        return path
+
+    def _may_write(self, name: str) -> bool:
+        """Whether a log may still grow."""
+        try:
+            return self.record(name).controller == "alive"
+        except NotFoundError:
+            return False
+
+
+def backoff_scale() -> float:
+    """$JOBCTL_LOCAL_BACKOFF_SCALE. Raises UsageError unless it is a number of 0 or more."""
+    text = os.environ.get("JOBCTL_LOCAL_BACKOFF_SCALE", str(DEFAULT_BACKOFF_SCALE))
+    try:
+        scale = float(text)
+    except ValueError:
+        scale = -1.0
+    if not 0 <= scale < float("inf"):
+        raise UsageError(f"JOBCTL_LOCAL_BACKOFF_SCALE must be a number of 0 or more, not {text!r}.")
+    return scale
+
+
+def start_supervisor(directory: RevisionDir) -> None:
+    """Start it detached and wait until its state is on disk. Raises JobctlError with what it said, or OSError."""
+    reader, writer = os.pipe()
+    package_root = str(Path(jobctl.__file__).parents[1])
+    paths = [package_root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    try:
+        with directory.log.open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "jobctl.local.supervisor", str(directory.path), str(writer)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                pass_fds=[writer],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            )
+    finally:
+        os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        said = pipe.read().decode(errors="replace")
+    process.wait(START_SECONDS)  # what we started only forks; the supervisor itself lives on
+    if said != "ready":
+        raise JobctlError(f"The local supervisor did not start: {said.removeprefix('failed: ') or 'it died'}.")
+
+
+def _supervisor(directory: RevisionDir) -> Identity | None:
+    """The living supervisor of a revision."""
+    try:
+        saved = read_json(directory.status)["supervisor"]
+    except FileNotFoundError:
+        return None
+    identity = Identity(**saved)
+    return identity if identity.alive else None
+
+
+def _ended(job: dict[str, Any]) -> bool:
+    return is_true(job, "Complete") or is_true(job, "Failed")
+
+
+def _record(directory: RevisionDir) -> Record:
+    try:
+        status = read_json(directory.status)
+    except FileNotFoundError as error:  # deleted since it was listed
+        raise NotFoundError(f"There is no job {directory.path.parent.name!r} on this machine.") from error
+    job, found = status["job"], status["pods"]
+    controller: Literal["alive", "gone", "finished"] = "alive"
+    if _ended(job):
+        controller = "finished"
+    elif not Identity(**status["supervisor"]).alive:
+        controller = "gone"
+        _tell_truth(job, found)
+    return Record(
+        name=status["name"],
+        revision=status["revision"],
+        values=status["values"],
+        job=job,
+        pods=found,
+        suspended=bool(job["spec"].get("suspend")),
+        cancelled=CANCELLED in job["metadata"].get("annotations", {}),
+        controller=controller,
+        created_at=datetime.fromisoformat(status["created_at"]),
+    )
+
+
+def _tell_truth(job: dict[str, Any], found: list[dict[str, Any]]) -> None:
+    """Nothing of a job without a supervisor runs, whatever it wrote last."""
+    for pod in found:
+        pods.set_lost(pod, "The supervisor of this pod was killed.")
+    job["status"].update(active=0, ready=0, terminating=0)

@@ -1,0 +1,137 @@
+"""A pod's command and environment: downward API, $(VAR) expansion, and the two rewrites that local makes."""
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobctl.local.plan import Container, EnvVar, LocalJob, Mount
+
+INHERITED = (
+    "PATH", "LANG", "LC_ALL", "TZ", "USER", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "SSL_CERT_FILE",
+)  # fmt: skip
+ADDED = {"PYTHONUNBUFFERED": "1", "JOBCTL_LEASE_SECONDS": "5"}
+MACHINE_PATHS = ("/dev/shm",)  # noqa: S108 - left as the machine's, not a file of ours
+
+_REFERENCE = re.compile(r"\$(?:\$|\(([-._a-zA-Z0-9]+)\))")
+_SUBSCRIPT = re.compile(r"metadata\.(labels|annotations)\['([^']+)'\]")
+
+
+@dataclass(frozen=True)
+class PodIdentity:
+    """What the downward API knows of a pod before it starts."""
+
+    name: str
+    namespace: str
+    uid: str
+    ip: str
+    node: str
+    index: int
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+
+
+def expand(text: str, variables: Mapping[str, str]) -> str:
+    """Kubernetes' $(VAR): unknown names stay as they are, $$ is a plain $."""
+    return _REFERENCE.sub(
+        lambda found: "$" if found[1] is None else variables.get(found[1], found[0]),
+        text,
+    )
+
+
+def downward(field_path: str, pod: PodIdentity, service_account: str) -> str:
+    """The value of a fieldRef; "" for a label that isn't there, as in a cluster. Raises KeyError for unknown paths."""
+    if found := _SUBSCRIPT.fullmatch(field_path):
+        return (pod.labels if found[1] == "labels" else pod.annotations).get(found[2], "")
+    return {
+        "metadata.name": pod.name,
+        "metadata.namespace": pod.namespace,
+        "metadata.uid": pod.uid,
+        "spec.nodeName": pod.node,
+        "spec.serviceAccountName": service_account,
+        "status.podIP": pod.ip,
+        "status.podIPs": pod.ip,
+        "status.hostIP": pod.ip,
+        "status.hostIPs": pod.ip,
+    }[field_path]
+
+
+DOWNWARD_PATHS = (
+    "metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName",
+    "status.podIP", "status.podIPs", "status.hostIP", "status.hostIPs",
+)  # fmt: skip
+
+
+def is_downward_path(path: str) -> bool:
+    return path in DOWNWARD_PATHS or _SUBSCRIPT.fullmatch(path) is not None
+
+
+def host_path(value: str, mounts: Mapping[str, Path]) -> str:
+    """A container path as the machine's, if it is a mount or lies below one (the deepest mount wins)."""
+    for mounted in sorted(mounts, key=len, reverse=True):
+        if value == mounted or value.startswith(mounted.rstrip("/") + "/"):
+            return str(mounts[mounted]) + value[len(mounted.rstrip("/")) :]
+    return value
+
+
+def peer_pattern(job: LocalJob) -> re.Pattern[str] | None:
+    """Matches JOB-INDEX.SUBDOMAIN, with or without .NAMESPACE.svc.cluster.local; group 1 is the index."""
+    if job.template.subdomain is None:
+        return None
+    domain = re.escape(job.template.subdomain)
+    tail = rf"(?:\.{re.escape(job.namespace)}(?:\.svc(?:\.cluster\.local)?)?)?"
+    return re.compile(rf"(?<![-.\w]){re.escape(job.name)}-(\d+)\.{domain}{tail}(?![-.\w])")
+
+
+def environment(
+    job: LocalJob,
+    pod: PodIdentity,
+    mounts: Mapping[str, Path],
+    addresses: Sequence[str],
+    base: Mapping[str, str],
+) -> dict[str, str]:
+    """All variables of a container.
+
+    mounts: {container path: path on this machine}, the termination message's path included.
+    addresses: of every index. base: jobctl's own environment, of which INHERITED is passed on.
+    """
+    container = job.template.container
+    pattern = peer_pattern(job)
+
+    def rewrite(value: str) -> str:
+        if pattern is not None:
+            value = pattern.sub(
+                lambda found: addresses[int(found[1])] if int(found[1]) < len(addresses) else found[0], value
+            )
+        return host_path(value, mounts)
+
+    declared: dict[str, str] = {}
+    for variable in container.env:
+        declared[variable.name] = rewrite(_value(variable, declared, pod, job.template.service_account))
+    declared.setdefault("JOB_COMPLETION_INDEX", str(pod.index))
+    inherited = {name: base[name] for name in INHERITED if name in base}
+    return {**inherited, **ADDED, **declared}
+
+
+def _value(variable: EnvVar, before: Mapping[str, str], pod: PodIdentity, service_account: str) -> str:
+    if variable.field_path is not None:
+        return downward(variable.field_path, pod, service_account)
+    return expand(variable.value, before)
+
+
+def command(container: Container, variables: Mapping[str, str], base: Mapping[str, str]) -> list[str]:
+    """The argument list to run. `python` is $JOBCTL_WORKER_PYTHON, or the interpreter that runs jobctl."""
+    words = [expand(word, variables) for word in (*container.command, *container.args)]
+    if words[0] in ("python", "python3"):
+        words[0] = base.get("JOBCTL_WORKER_PYTHON") or sys.executable
+    return words
+
+
+def mounted_at(mounts: Sequence[Mount], directories: Mapping[str, Path]) -> dict[str, Path]:
+    """{container path: path on this machine} of every mount but those that stay the machine's."""
+    return {
+        mount.path.rstrip("/"): directories[mount.volume] / mount.sub_path
+        for mount in mounts
+        if mount.path.rstrip("/") not in MACHINE_PATHS
+    }

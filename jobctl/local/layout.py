@@ -1,0 +1,88 @@
+"""Where a revision's files lie.
+
+HOME/local/NAME/r3-1a2b3c4d/        one revision of a job (its number, the Job's uid)
+    release.json                    what was submitted
+    status.json                     what the supervisor says: the one file that a reader needs
+    control/TIME-RANDOM.json        commands to the supervisor, gone once they are carried out
+    deleted                         there: the job is deleted, the rest goes as soon as its pods have ended
+    pods/0000/{attempt.json, ended, log, termination-log, v/VOLUME/}    attempts in order of their start
+    supervisor.log
+HOME/volumes/CLAIM/                 claims; no job's end touches them
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jobctl.local.state import read_json, write_json
+
+VERBS_OF_END = ("delete", "supersede")
+
+
+class RevisionDir:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.release = path / "release.json"
+        self.status = path / "status.json"
+        self.control = path / "control"
+        self.deleted = path / "deleted"
+        self.pods = path / "pods"
+        self.log = path / "supervisor.log"
+        self.volumes = path.parents[2] / "volumes"
+
+    def __repr__(self) -> str:
+        return f"RevisionDir({self.path})"
+
+    @property
+    def revision(self) -> int:
+        return int(self.path.name[1:].partition("-")[0])
+
+    def pod(self, attempt: int) -> Path:
+        return self.pods / f"{attempt:04d}"
+
+    def add_attempt(self, directory: Path, index: int, pod: str) -> None:
+        """Raises OSError; may be called again."""
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "log").touch()
+        write_json(directory / "attempt.json", {"index": index, "pod": pod})
+
+    def end_attempt(self, directory: Path) -> None:
+        """A hint to readers of the log that nothing will follow: not worth failing for."""
+        with contextlib.suppress(OSError):
+            (directory / "ended").touch()
+
+    def command(self, verb: str, **arguments: Any) -> Path:
+        """Leave a command for the supervisor. Raises OSError."""
+        self.control.mkdir(exist_ok=True)
+        path = self.control / f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.json"
+        write_json(path, {"verb": verb, **arguments})
+        return path
+
+    def commands(self) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """Commands in order of their time."""
+        try:
+            names = sorted(entry.name for entry in os.scandir(self.control) if entry.name.endswith(".json"))
+        except FileNotFoundError:
+            return
+        for name in names:
+            if not name.startswith("."):
+                with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+                    yield self.control / name, read_json(self.control / name)
+
+    def drop_commands(self, handled: set[str]) -> None:
+        for name in sorted(handled):
+            with contextlib.suppress(OSError):  # one that stays is remembered as handled
+                (self.control / name).unlink(missing_ok=True)
+                handled.discard(name)
+
+    def remove(self) -> None:
+        """Remove the revision, and the job's directory with the last of them. Volumes stay."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        with contextlib.suppress(OSError):  # another revision is there, or was made just now
+            self.path.parent.rmdir()

@@ -1,0 +1,340 @@
+"""The Job controller of one local job: `python -m jobctl.local.supervisor DIRECTORY`, detached from who started it.
+
+It alone writes status.json; commands reach it as files of control/ and are woken up for by SIGUSR1. All that matters is
+in status.json, so a new supervisor goes on where a killed one stopped.
+"""
+
+import contextlib
+import os
+import selectors
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from jobctl.local import addresses, jobs, kubelet, pods, shim
+from jobctl.local.job_object import JobObject
+from jobctl.local.kubelet import LivePod, ShimReport
+from jobctl.local.layout import VERBS_OF_END, RevisionDir
+from jobctl.local.saved import load_state, save_state
+from jobctl.local.state import Identity, read_json, timestamp, write_json
+from jobctl.local.translate import translate
+
+POLL_SECONDS = 0.5  # between looks at control/, should a wake-up be lost
+RETRY_SECONDS = 1.0  # after an OSError: a full disk, no memory for a process
+SAY_AGAIN_SECONDS = 60.0
+
+
+def say(text: str) -> None:
+    with contextlib.suppress(OSError):  # the log may lie on the disk that is full
+        print(f"{timestamp()} {text}", flush=True)
+
+
+class Supervisor:
+    """One revision of a job, from its start to its end."""
+
+    def __init__(self, directory: Path) -> None:
+        self.dir = RevisionDir(directory)
+        self.release: dict[str, Any] = read_json(self.dir.release)
+        self.job = translate(self.release["manifest"])
+        self.scale = float(self.release["backoff_scale"])
+        self.object = JobObject.of(self.release, self.job)
+        self.state = jobs.JobState()
+        self.live: dict[int, LivePod] = {}  # by index: one pod an index, replaced once it has fully ended
+        self.pods: list[dict[str, Any]] = []
+        self.attempts = 0
+        self.ending: str | None = None
+        self.started_at: float | None = None  # monotonic; None while suspended
+        self.dirty = True
+        self.save_at = 0.0
+        self.said_at = -SAY_AGAIN_SECONDS
+        self.handled: set[str] = set()
+        self.identity = Identity.of(os.getpid())
+        self.selector = selectors.DefaultSelector()
+        reserved = addresses.reserve(self.job.completions)
+        self.addresses = [address for address, _ in reserved]
+        self._holders = [holder for _, holder in reserved]  # held for as long as this process lives
+        if self.dir.status.exists():
+            self._take_over(read_json(self.dir.status))
+
+    def _take_over(self, status: dict[str, Any]) -> None:
+        """Go on where a supervisor that died stopped. Its pods died with it: they count as disrupted."""
+        self.object.load(status["job"])
+        self.state = load_state(status["state"], time.monotonic() - time.time())
+        self.attempts = status["attempts"]
+        self.pods = status["pods"]
+        self.handled = set(status["handled"])
+        for pod in self.pods:
+            if pod["status"]["phase"] in ("Pending", "Running"):
+                pods.set_lost(pod, "The supervisor of this pod was killed.")
+                self._count(pod, 137, removed="deletionTimestamp" in pod["metadata"])
+        for old in self.dir.pods.glob("*"):
+            kubelet.clean_up(old)
+
+    # ---- the loop
+
+    def run(self, ready: int) -> None:
+        """Returns when the job has ended or is told to. `ready`: a descriptor closed once the state is on disk."""
+        self._install_signals()
+        self.step()
+        self.save(raising=True)
+        os.write(ready, b"ready")
+        os.close(ready)
+        while not self.over:
+            self.wait()
+            self.step()
+            self.save()
+        if self.ending == "delete":
+            self.dir.remove()
+
+    @property
+    def over(self) -> bool:
+        return not self.live and not self.dirty and (self.object.finished or self.ending is not None)
+
+    def _install_signals(self) -> None:
+        reader, writer = os.pipe()
+        for end in (reader, writer):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        self.selector.register(reader, selectors.EVENT_READ, None)
+        signal.signal(signal.SIGUSR1, lambda *_: None)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, lambda *_: self._shut_down())
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        shim.prctl(shim.PR_SET_CHILD_SUBREAPER, 1)
+
+    def _shut_down(self) -> None:
+        """The machine shuts down: pods get their grace period, the job stays resumable."""
+        self.ending = self.ending or "shutdown"
+
+    def wait(self) -> None:
+        """Sleep until a shim, a signal or an instant asks for something."""
+        for key, _ in self.selector.select(max(self._next_instant() - time.monotonic(), 0)):
+            if key.data is None:
+                os.read(key.fd, 4096)  # type: ignore[arg-type]
+                continue
+            for report in key.data.listen():
+                self._hear(key.data, report)
+        shim_pids = {pod.shim_pid for pod in self.live.values()}
+        if not shim.reap().keys() <= shim_pids:
+            self.dirty = True
+
+    def _next_instant(self) -> float:
+        now = time.monotonic()
+        instants = [now + POLL_SECONDS]
+        instants += [at for _, at, _ in jobs.backoffs(self.job, self.state, self.live, now)]
+        instants += [pod.kill_at for pod in self.live.values() if pod.kill_at is not None]
+        instants += [pod.retry_at for pod in self.live.values() if pod.channel is None]
+        if self.dirty:
+            instants.append(self.save_at)
+        if self.started_at is not None and self.job.active_deadline_seconds is not None:
+            instants.append(self.started_at + self.job.active_deadline_seconds)
+        return min(instants)
+
+    # ---- what the Job controller does
+
+    def step(self) -> None:
+        self._take_commands()
+        now = time.monotonic()
+        if self.object.finished:
+            return
+        if self.ending is None:
+            self._reconcile(now)
+        elif self.ending == "shutdown":
+            for pod in self.live.values():
+                self._disrupt(pod, "TerminationByKubelet", "Pod was terminated in response to imminent node shutdown.")
+        else:
+            self._remove_pods()
+        for pod in [*self.live.values()]:
+            if pod.kill_at is not None and pod.kill_at <= now:
+                self._kill(pod)
+
+    def _reconcile(self, now: float) -> None:
+        suspended = self.object.suspended
+        if suspended != (self.started_at is None):
+            self.started_at = None if suspended else now
+            self.object.mark_suspended(suspended)
+            self.dirty = True
+        active = None if self.started_at is None else now - self.started_at
+        target = jobs.decide_end(self.job, self.state, active)
+        if (target is not None and self.state.target is None) or (
+            target is not None and not self.object.has(target.type)
+        ):
+            self.state.target = target
+            self.object.set_condition(target)
+            say(f"{target.type}: {target.reason}: {target.message}")
+            self.dirty = True
+        if target is not None or suspended:
+            self._remove_pods()
+        if target is not None and not self.live:
+            self.object.finish(jobs.final_condition(target))
+            self.dirty = True
+        if target is None and not suspended:
+            self._start_pods(now)
+
+    def _start_pods(self, now: float) -> None:
+        for pod in self.live.values():
+            if pod.channel is None and pod.retry_at <= now and not pod.removed:
+                self._try_start(pod)
+        for index in jobs.startable(self.job, self.state, self.live, now):
+            identity = pods.identity(self.job, self.object.owner, index, self.addresses[index])
+            pod = LivePod(pods.pending(identity, self.object.owner), identity, self.dir.pod(self.attempts))
+            self.attempts += 1
+            self.live[index] = pod
+            self.pods.append(pod.object)
+            self._try_start(pod)
+
+    def _try_start(self, pod: LivePod) -> None:
+        self.dirty = True
+        try:
+            self.dir.add_attempt(pod.directory, pod.identity.index, pod.identity.name)
+            kubelet.start(self.job, pod, self.addresses, self.dir.volumes)
+        except OSError as error:
+            pods.set_waiting(pod.object, self.job.template.container.name, "CreateContainerError", str(error))
+            pod.retry_at = time.monotonic() + RETRY_SECONDS
+            say(f"{pod.identity.name} can't be started, tried again in {RETRY_SECONDS:g} s: {error}")
+            return
+        assert pod.channel is not None
+        self.selector.register(pod.channel, selectors.EVENT_READ, pod)
+
+    def _remove_pods(self) -> None:
+        """The controller deletes its pods: suspend, the Job's end, a newer revision."""
+        for pod in [*self.live.values()]:
+            if not pod.removed:
+                pod.removed = True
+                pod.object["metadata"]["deletionTimestamp"] = timestamp()
+                self._terminate(pod)
+
+    def _disrupt(self, pod: LivePod, reason: str, message: str) -> None:
+        if pod.kill_at is None:
+            pods.set_condition(pod.object, "DisruptionTarget", "True", reason, message)
+            pod.object["metadata"]["deletionTimestamp"] = timestamp()
+            self._terminate(pod)
+
+    def _terminate(self, pod: LivePod) -> None:
+        self.dirty = True
+        if pod.channel is None:
+            self._ended(pod, ShimReport(exit_code=137, error="never started"))
+        else:
+            pod.terminate(self.job.template.grace_seconds)
+
+    def _kill(self, pod: LivePod) -> None:
+        pod.kill_at = time.monotonic() + RETRY_SECONDS  # a process in uninterruptible sleep is told again
+        pod.kill()
+
+    # ---- what the kubelet says
+
+    def _hear(self, pod: LivePod, report: ShimReport) -> None:
+        if self.live.get(pod.identity.index) is not pod:
+            return
+        self.dirty = True
+        if report.pid is not None:
+            pods.set_running(pod.object, self.job.template.container.name, report.pid)
+        if report.lost:
+            shim.kill_all(spare=frozenset(other.shim_pid for other in self.live.values() if other is not pod))
+            self._ended(pod, ShimReport(exit_code=137, error="the shim of this pod was killed"))
+        elif report.exit_code is not None:
+            self._ended(pod, report)
+
+    def _ended(self, pod: LivePod, report: ShimReport) -> None:
+        code, container = report.exit_code or 0, self.job.template.container
+        reason = "Completed" if code == 0 else "StartError" if report.error and code == 128 else "Error"
+        message = report.error or kubelet.termination_message(container, pod.directory, code)
+        pods.set_ended(pod.object, container.name, code, reason, message)
+        if pod.channel is not None:
+            self.selector.unregister(pod.channel)
+            pod.close()
+        self.dir.end_attempt(pod.directory)
+        kubelet.clean_up(pod.directory)
+        del self.live[pod.identity.index]
+        self._count(pod.object, code, removed=pod.removed)
+        if pod.removed and code != 0:
+            self.pods.remove(pod.object)  # as a cluster forgets pods that were deleted
+        self.dirty = True
+
+    def _count(self, pod: dict[str, Any], code: int, removed: bool) -> None:
+        name, conditions = pod["metadata"]["name"], pods.conditions_of(pod)
+        end = jobs.PodEnd(name, pods.index_of(pod), code, conditions, removed)
+        decision = jobs.record_end(self.job, self.state, end, time.monotonic(), self.scale)
+        said = "told to end" if removed else decision.action if decision else "succeeded"
+        say(f"{name} ended with {code}: {said}{f' ({decision.why})' if decision and decision.why else ''}")
+
+    # ---- commands
+
+    def _take_commands(self) -> None:
+        for path, command in self.dir.commands():
+            if path.name in self.handled:
+                continue
+            self.handled.add(path.name)
+            self.dirty = True
+            verb = command["verb"]
+            say(f"told to {verb}")
+            if verb in VERBS_OF_END:
+                self.ending = "delete" if "delete" in (verb, self.ending) else verb
+            elif verb == "evict":
+                pod = self.live.get(command["index"])
+                if pod is not None:
+                    self._disrupt(pod, "EvictionByEvictionAPI", "Eviction API: evicting")
+            elif not self.object.finished:
+                self.object.apply(verb)
+
+    # ---- what others see
+
+    def save(self, raising: bool = False) -> None:
+        """Write status.json if something changed. A full disk loses nothing: it is tried again."""
+        if not self.dirty or time.monotonic() < self.save_at:
+            return
+        now = time.monotonic()
+        offset = time.time() - now
+        waits = jobs.backoffs(self.job, self.state, self.live, now)
+        self.object.refresh(self.job, self.state, [*self.live.values()], [(i, at + offset, s) for i, at, s in waits])
+        status = {
+            "name": self.release["name"],
+            "revision": self.release["revision"],
+            "values": self.release["values"],
+            "created_at": self.release["created_at"],
+            "job": self.object.document,
+            "pods": self.pods,
+            "supervisor": self.identity.as_dict() if self.identity else None,
+            "state": save_state(self.state, offset),
+            "attempts": self.attempts,
+            "handled": sorted(self.handled),
+        }
+        try:
+            write_json(self.dir.status, status)
+        except OSError as error:
+            if raising:
+                raise
+            self.save_at = now + RETRY_SECONDS
+            if now - self.said_at >= SAY_AGAIN_SECONDS:
+                self.said_at = now
+                say(f"the state can't be written, tried again every {RETRY_SECONDS:g} s: {error}")
+            return
+        self.dirty = False
+        self.dir.drop_commands(self.handled)
+
+
+def detach() -> None:
+    """Leave the one who started us: no terminal, no parent that would have to wait for us."""
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+
+
+def main(argv: list[str]) -> int:
+    directory, ready = Path(argv[1]), int(argv[2])
+    os.set_inheritable(ready, False)
+    detach()
+    try:
+        Supervisor(directory).run(ready)
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # closed once the job runs: then supervisor.log has it
+            os.write(ready, f"failed: {error}".encode())
+        raise
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
