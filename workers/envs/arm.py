@@ -1,0 +1,65 @@
+"""The arm's controller: a Cartesian velocity of the tool becomes joint commands (resolved-rate control), from encoders.
+
+Source: Whitney, "Resolved motion rate control of manipulators and human prostheses", 1969; damping after Wampler, 1986.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+JOINTS = tuple(f"joint{i}" for i in range(1, 8))
+FINGERS = ("left_finger", "right_finger")
+HOME = np.array([0.0, 0.1, 0.0, -2.2, 0.0, 2.3, np.pi / 4])  # rad: elbow up, tool pointing down
+FINGER_TRAVEL_M = 0.04
+MAX_TOOL_SPEED = 0.4  # m/s at an action of 1
+DAMPING = 0.02
+POSTURE_GAIN = 1.0  # 1/s, in the null space
+UPRIGHT_GAIN = 5.0  # 1/s: how fast the tool is turned back to pointing down
+MAX_LEAD = 0.15  # rad by which a command may run ahead of its joint: what a stalled arm presses with
+POINTING_DOWN = np.diag([1.0, -1.0, -1.0])
+
+FloatArray = NDArray[np.float64]
+
+
+class Arm:
+    """Indices of the arm in one model, and its kinematics. Holds no state of an episode."""
+
+    def __init__(self, mujoco: Any, model: Any) -> None:
+        self._mujoco, self._model = mujoco, model
+        self.qpos = np.array([model.joint(name).qposadr[0] for name in JOINTS])
+        self.dofs = np.array([model.joint(name).dofadr[0] for name in JOINTS])
+        self.fingers = np.array([model.joint(name).qposadr[0] for name in FINGERS])
+        self.motors = np.array([model.actuator(name).id for name in JOINTS])
+        self.grip_motor = model.actuator("grip").id
+        self.tool = model.site("tool").id
+        self.limits = np.array([model.joint(name).range for name in JOINTS]).T  # (2, 7) rad
+        self._jacobian = np.zeros((6, model.nv))
+
+    def next_command(self, data: Any, command: FloatArray, velocity: FloatArray, seconds: float) -> FloatArray:
+        """Joint commands (7,) after moving the tool with `velocity` (3,) m/s for `seconds`, tool pointing down."""
+        self._mujoco.mj_jacSite(self._model, data, self._jacobian[:3], self._jacobian[3:], self.tool)
+        jacobian = self._jacobian[:, self.dofs]
+        rotation = data.site_xmat[self.tool].reshape(3, 3)
+        tilt = 0.5 * np.cross(rotation.T, POINTING_DOWN.T).sum(0)
+        twist = np.concatenate([velocity, UPRIGHT_GAIN * tilt])
+        inverse = jacobian.T @ np.linalg.inv(jacobian @ jacobian.T + DAMPING**2 * np.eye(6))
+        posture = POSTURE_GAIN * (HOME - data.qpos[self.qpos])
+        speeds = inverse @ twist + posture - inverse @ (jacobian @ posture)
+        measured = data.qpos[self.qpos]
+        wanted = np.clip(command + speeds * seconds, measured - MAX_LEAD, measured + MAX_LEAD)
+        return np.clip(wanted, *self.limits)
+
+    def place(self, data: Any, position: FloatArray) -> FloatArray:
+        """Put the tool at `position` (3,) m, fingers open, and return the joint positions (7,) rad."""
+        data.qpos[self.qpos] = HOME
+        data.qpos[self.fingers] = FINGER_TRAVEL_M
+        for _ in range(60):
+            self._mujoco.mj_kinematics(self._model, data)
+            self._mujoco.mj_comPos(self._model, data)
+            error = position - data.site_xpos[self.tool]
+            joints = data.qpos[self.qpos].copy()
+            data.qpos[self.qpos] = self.next_command(data, joints, error * 5.0, 0.1)
+        return data.qpos[self.qpos].copy()

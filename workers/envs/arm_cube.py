@@ -1,0 +1,233 @@
+"""The arm-and-cube environment behind Gymnasium's API: pick a cube behind a low wall and hold it up, at 30 Hz.
+
+Observation: `images` (3, 224, 224, 3) u8 in the order of `schema.CAMERAS`, `state` (33,) f32, `signals` (12,) f32.
+Action: (4,) in −1 … 1, the tool's velocity as shares of 0.4 m/s and the fingers' wanted opening (1 open, −1 squeeze).
+An episode is a pure function of the seed given to `reset` and of the actions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from workers.envs.arm import FINGER_TRAVEL_M, MAX_TOOL_SPEED, Arm
+from workers.envs.ensemble import Ensemble, features
+from workers.envs.failures import Judge, Truth
+from workers.envs.perturbations import SHOVE_STEPS, Perturbation, plan
+from workers.envs.pixels import Camera, Patch, find_cube
+from workers.envs.signals import STATE_SIZE, Readings, compute_signals, compute_state
+from workers.envs.simulator import SCENE, load_mujoco, make_renderer
+from workers.episodes.schema import ACTION_SIZE, CAMERAS, IMAGE_PIXELS, RATE_HZ, SIGNALS, SUCCESS
+
+Observation = dict[str, NDArray[Any]]
+# Streams of randomness of one episode: a new draw in one never shifts another.
+WORLD, PERTURBATION, POLICY = range(3)
+CUBE_X_M, CUBE_Y_M, CUBE_YAW = (0.40, 0.60), (0.06, 0.24), 0.35
+START_M = np.array([0.48, -0.20, 0.165])
+CUBE_MASS_KG, PAD_FRICTION = (0.10, 0.25), (0.5, 0.9)
+
+
+def episode_rng(seed: int, stream: int) -> np.random.Generator:
+    """The generator of one stream (WORLD, PERTURBATION, POLICY) of the episode with this seed."""
+    return np.random.default_rng([seed, stream])
+
+
+class ArmCubeEnv(gym.Env[Observation, NDArray[np.float32]]):
+    """See the module's docstring. `info` of `reset` names the episode's seed and whether it is perturbed; `info` of the
+    last step names its `outcome` (`schema.OUTCOMES`). Raises BadConfigError where no picture can be drawn."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": RATE_HZ}  # noqa: RUF012 - Gymnasium's own declaration
+
+    def __init__(
+        self,
+        max_steps: int = 200,
+        perturbed_share: float = 0.2,
+        ensemble: Ensemble | None = None,
+        render_mode: str | None = "rgb_array",
+    ) -> None:
+        self.max_steps, self.perturbed_share, self.render_mode = max_steps, perturbed_share, render_mode
+        self.ensemble = ensemble or Ensemble.shipped()
+        self._mujoco = load_mujoco()
+        self.model = self._mujoco.MjModel.from_xml_path(str(SCENE))
+        self.data = self._mujoco.MjData(self.model)
+        self.arm = Arm(self._mujoco, self.model)
+        self._renderer = make_renderer(self._mujoco, self.model, IMAGE_PIXELS, IMAGE_PIXELS)
+        self._substeps = round(1 / RATE_HZ / self.model.opt.timestep)
+        self._find_parts()
+        box, images = gym.spaces.Box, (len(CAMERAS), IMAGE_PIXELS, IMAGE_PIXELS, 3)
+        self.observation_space: gym.spaces.Dict = gym.spaces.Dict(  # type: ignore[assignment]
+            images=box(0, 255, images, np.uint8),
+            state=box(-np.inf, np.inf, (STATE_SIZE,), np.float32),
+            signals=box(-np.inf, np.inf, (len(SIGNALS),), np.float32),
+        )
+        self.action_space = box(-1.0, 1.0, (ACTION_SIZE,), np.float32)
+
+    def _find_parts(self) -> None:
+        model = self.model
+        geom = {model.geom(i).name: i for i in range(model.ngeom)}
+        self._cube_geom, self._pads = geom["cube"], np.array([geom["left_pad"], geom["right_pad"]])
+        arm_root = model.body("link1").id
+        self._is_arm = model.body_rootid[model.geom_bodyid] == model.body_rootid[arm_root]
+        self._is_obstacle = np.zeros(model.ngeom, bool)
+        self._is_obstacle[[geom["wall"], geom["table"]]] = True
+        finger_bodies = [model.body(name).id for name in ("left_finger", "right_finger")]
+        self._finger_of = {i: int(b) for i, b in enumerate(model.geom_bodyid) if b in finger_bodies}
+        self._cube_qpos = model.joint("cube").qposadr[0]
+        self._cube_body, self._hand_body = model.body("cube").id, model.body("hand").id
+        self._cube_mass, self._cube_inertia = (
+            model.body_mass[self._cube_body],
+            model.body_inertia[self._cube_body].copy(),
+        )
+        self._camera_ids = [model.camera(name).id for name in CAMERAS]
+
+    # ---- Gymnasium's API
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.episode_seed = int(self.np_random.integers(2**31)) if seed is None else int(seed)
+        self.perturbation: Perturbation | None = plan(
+            episode_rng(self.episode_seed, PERTURBATION), self.perturbed_share
+        )
+        self._judge = Judge(self.max_steps)
+        self._outcome: str | None = None
+        self._action = self._previous_action = np.zeros(ACTION_SIZE)
+        self._front_patch: Patch | None = None
+        self._place_world(episode_rng(self.episode_seed, WORLD))
+        info = {"episode_seed": self.episode_seed, "perturbed": self.perturbation is not None}
+        return self.observe(), info
+
+    def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """One timestep of 1/30 s. After the end the world stands still and the last observation comes again."""
+        if self._outcome is not None:
+            return self.observe(), 0.0, True, False, {}
+        self._previous_action, self._action = self._action, np.clip(np.asarray(action, np.float64), -1.0, 1.0)
+        self._front_patch = self.readings.front_patch
+        self._outcome = self._judge.judge(self._simulate())
+        ended = self._outcome is not None
+        info: dict[str, Any] = {"outcome": self._outcome, "steps": self._judge.steps} if ended else {}
+        return self.observe(), float(self._outcome == SUCCESS), ended, False, info
+
+    def render(self) -> NDArray[np.uint8]:
+        """The three cameras beside each other (224, 672, 3)."""
+        return np.concatenate(list(self._draw()), axis=1)
+
+    def close(self) -> None:
+        self._renderer.close()
+
+    # ---- sensing
+
+    @property
+    def front_camera(self) -> Camera:
+        """The front camera's calibration."""
+        return self._camera("front")
+
+    def observe(self) -> Observation:
+        """What the sensors show now. Calling it again changes nothing and gives the same bits."""
+        images = self._draw()
+        self.readings = self._read(images)
+        self.disagreement = self.ensemble.disagreement(features(self.readings))
+        return {
+            "images": images,
+            "state": compute_state(self.readings),
+            "signals": compute_signals(self.readings, self.disagreement),
+        }
+
+    def _draw(self) -> NDArray[np.uint8]:
+        images = np.empty((len(CAMERAS), IMAGE_PIXELS, IMAGE_PIXELS, 3), np.uint8)
+        for image, camera in zip(images, self._camera_ids, strict=True):
+            self._renderer.update_scene(self.data, camera=camera)
+            self._renderer.render(out=image)
+        return images
+
+    def _camera(self, name: str) -> Camera:
+        camera = self.model.camera(name).id
+        rotation = self.data.cam_xmat[camera].reshape(3, 3).copy()
+        return Camera(self.data.cam_xpos[camera].copy(), rotation, float(np.deg2rad(self.model.cam_fovy[camera])))
+
+    def _read(self, images: NDArray[np.uint8]) -> Readings:
+        data, arm = self.data, self.arm
+        return Readings(
+            joint_positions=data.qpos[arm.qpos].copy(),
+            joint_velocities=data.qvel[arm.dofs].copy(),
+            joint_commands=self._command.copy(),
+            joint_torques=data.actuator_force[arm.motors].copy(),
+            gripper_opening=float(data.qpos[arm.fingers].sum()),
+            grip_effort=-float(data.actuator_force[arm.grip_motor]),
+            wrist_force=data.sensordata[:3] - self._tare,
+            tool_position=data.site_xpos[arm.tool].copy(),
+            wrist_camera=self._camera("wrist"),
+            action=self._action.copy(),
+            previous_action=self._previous_action.copy(),
+            front_patch=find_cube(images[CAMERAS.index("front")]),
+            previous_front_patch=self._front_patch,
+            wrist_patch=find_cube(images[CAMERAS.index("wrist")]),
+        )
+
+    # ---- the world
+
+    def _place_world(self, rng: np.random.Generator) -> None:
+        model, data = self.model, self.data
+        self._mujoco.mj_resetData(model, data)
+        mass = rng.uniform(*CUBE_MASS_KG)
+        model.body_mass[self._cube_body] = mass
+        model.body_inertia[self._cube_body] = self._cube_inertia * (mass / self._cube_mass)
+        self._pad_friction = rng.uniform(*PAD_FRICTION)
+        model.geom_friction[self._pads, 0] = self._pad_friction
+        yaw = rng.uniform(-CUBE_YAW, CUBE_YAW)
+        cube = [rng.uniform(*CUBE_X_M), rng.uniform(*CUBE_Y_M), 0.02, np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)]
+        data.qpos[self._cube_qpos : self._cube_qpos + 7] = cube
+        self._command = self.arm.place(data, START_M + rng.uniform(-0.02, 0.02, 3))
+        data.ctrl[self.arm.motors] = self._command
+        data.ctrl[self.arm.grip_motor] = FINGER_TRAVEL_M
+        self._mujoco.mj_forward(model, data)
+        self._tare = data.sensordata[:3].copy()
+
+    def _simulate(self) -> Truth:
+        model, data, arm = self.model, self.data, self.arm
+        velocity = self._action[:3] * MAX_TOOL_SPEED
+        self._command = arm.next_command(data, self._command, velocity, 1 / RATE_HZ)
+        data.ctrl[arm.motors] = self._command
+        data.ctrl[arm.grip_motor] = (self._action[3] + 1) / 2 * FINGER_TRAVEL_M
+        self._disturb(self._judge.steps)
+        peak = 0.0
+        for _ in range(self._substeps):
+            self._mujoco.mj_step(model, data)
+            peak = max(peak, self._arm_force())
+        self._mujoco.mj_forward(model, data)  # so that poses, forces and pictures belong to the same instant
+        x, y, z = data.qpos[self._cube_qpos : self._cube_qpos + 3]
+        return Truth((float(x), float(y), float(z)), self._fingers_on_cube(), peak)
+
+    def _disturb(self, step: int) -> None:
+        self.data.xfrc_applied[:] = 0.0
+        share = 1.0
+        if self.perturbation is not None:
+            share = self.perturbation.friction_share(step)
+            shove = self.perturbation.shove(step)
+            if shove is not None and self.perturbation.kind == "arm_shove":
+                self.data.xfrc_applied[self._hand_body, :3] = shove
+            elif shove is not None:
+                seconds = SHOVE_STEPS["cube_shove"] / RATE_HZ
+                self.data.xfrc_applied[self._cube_body, :3] = shove * self.model.body_mass[self._cube_body] / seconds
+        self.model.geom_friction[self._pads, 0] = self._pad_friction * share
+
+    def _arm_force(self) -> float:
+        """The largest contact force (N) between the arm and the wall or the table at this physics step."""
+        pairs = self.data.contact.geom
+        a, b = pairs[:, 0], pairs[:, 1]
+        hits = np.flatnonzero((self._is_arm[a] & self._is_obstacle[b]) | (self._is_arm[b] & self._is_obstacle[a]))
+        force = np.zeros(6)
+        largest = 0.0
+        for hit in hits:
+            self._mujoco.mj_contactForce(self.model, self.data, hit, force)
+            largest = max(largest, float(np.linalg.norm(force[:3])))
+        return largest
+
+    def _fingers_on_cube(self) -> int:
+        pairs = [(int(a), int(b)) for a, b in self.data.contact.geom if self._cube_geom in (a, b)]
+        touching = {self._finger_of.get(a if b == self._cube_geom else b) for a, b in pairs}
+        return len(touching - {None})

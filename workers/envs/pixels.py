@@ -1,0 +1,55 @@
+"""What the cameras' pixels tell about the cube: where its red patch is, and where on a plane that points to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+MIN_BRIGHTNESS = 50  # of 255: darker red can't be told from the gripper's black
+MIN_PIXELS = 6
+
+
+@dataclass(frozen=True)
+class Patch:
+    """The cube in a picture: centre in image widths from the top left corner, area as a share of the picture."""
+
+    x: float
+    y: float
+    area: float
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A calibrated pinhole camera: position (3,) in metres, rotation (3, 3) with columns right, up, backward, and
+    the vertical field of view in radians."""
+
+    position: NDArray[np.float64]
+    rotation: NDArray[np.float64]
+    fovy: float
+
+
+def find_cube(image: NDArray[np.uint8]) -> Patch | None:
+    """The red patch of an image (H, W, 3), or None where it isn't seen."""
+    red, green, blue = image[..., 0], image[..., 1], image[..., 2]
+    half = red >> 1
+    mask = (red >= MIN_BRIGHTNESS) & (half > green) & (half > blue)
+    columns, rows = mask.sum(0), mask.sum(1)
+    count = int(columns.sum())
+    if count < MIN_PIXELS:
+        return None
+    height, width = mask.shape
+    x = float(columns @ (np.arange(width) + 0.5)) / (count * width)
+    y = float(rows @ (np.arange(height) + 0.5)) / (count * height)
+    return Patch(x, y, count / (height * width))
+
+
+def on_plane(patch: Patch, camera: Camera, height_m: float) -> NDArray[np.float64] | None:
+    """Where the ray through the patch's centre meets the plane z = height_m: (2,) metres, None if it points away."""
+    scale = 2 * np.tan(camera.fovy / 2)
+    ray = camera.rotation @ np.array([(patch.x - 0.5) * scale, (0.5 - patch.y) * scale, -1.0])
+    if ray[2] > -0.05:
+        return None
+    distance = (height_m - camera.position[2]) / ray[2]
+    return (camera.position + distance * ray)[:2]

@@ -1,0 +1,106 @@
+"""Environments side by side, one process each, that never outlive the process that started them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from workers.errors import WorkerError
+
+if TYPE_CHECKING:
+    from gymnasium.vector import VectorEnv
+
+    from workers.envs.settings import CollectSettings
+
+PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+class EnvironmentDiedError(WorkerError):
+    """A simulator's process ended by itself."""
+
+
+def make_vector(n: int, settings: CollectSettings) -> VectorEnv:
+    """`n` ScriptedEpisode environments: processes (spawn) where n > 1, this process where n = 1.
+
+    Nothing resets by itself: the caller starts episode after episode in each environment with
+    `reset(seed=[...], options={"reset_mask": mask})`; environments that stand still repeat their last observation.
+    Raises BadConfigError where the simulator cannot draw pictures.
+    """
+    from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+    from workers.envs.simulator import choose_renderer, load_mujoco
+
+    choose_renderer()  # the children inherit the choice
+    if n == 1:
+        make = partial(_make, settings.max_steps, settings.perturbed_share)
+        return SyncVectorEnv([make], autoreset_mode=AutoresetMode.DISABLED, copy=False)
+    load_mujoco()  # a missing library is one sentence here, n tracebacks in the children
+    child = partial(_make_child, os.getpid(), settings.max_steps, settings.perturbed_share)
+    return _vector_class()([child] * n)
+
+
+def _make(max_steps: int, perturbed_share: float) -> Any:
+    from workers.envs.arm_cube import ArmCubeEnv
+    from workers.envs.scripted import ScriptedEpisode
+
+    return ScriptedEpisode(ArmCubeEnv(max_steps=max_steps, perturbed_share=perturbed_share))
+
+
+def _make_child(parent: int, max_steps: int, perturbed_share: float) -> Any:
+    bind_to_parent(parent)
+    return _make(max_steps, perturbed_share)
+
+
+def bind_to_parent(parent: int) -> None:
+    """Die with the parent (Linux), and leave SIGTERM and SIGINT to it: it ends this process when its work is saved."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before prctl took hold
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _vector_class() -> Callable[[list[Callable[[], Any]]], VectorEnv]:
+    from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+
+    class ArmVectorEnv(AsyncVectorEnv):
+        """AsyncVectorEnv for children that ignore SIGTERM, and that may die."""
+
+        def __init__(self, makers: list[Callable[[], Any]]) -> None:
+            super().__init__(
+                makers, shared_memory=True, copy=False, context="spawn", autoreset_mode=AutoresetMode.DISABLED
+            )
+
+        def step_wait(self, timeout: float | None = None) -> Any:
+            try:
+                return super().step_wait(timeout)
+            except (EOFError, ConnectionError) as error:
+                raise self._died() from error
+
+        def reset_wait(self, timeout: float | None = None) -> Any:
+            try:
+                return super().reset_wait(timeout)
+            except (EOFError, ConnectionError) as error:
+                raise self._died() from error
+
+        def _died(self) -> EnvironmentDiedError:
+            for process in self.processes:
+                process.join(1.0)
+            dead = [f"{i} (exit code {p.exitcode})" for i, p in enumerate(self.processes) if p.exitcode is not None]
+            return EnvironmentDiedError(f"The simulator process of environment {', '.join(dead) or '?'} died.")
+
+        def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
+            if terminate or any(not process.is_alive() for process in self.processes):
+                for process in self.processes:
+                    process.kill()
+                terminate = True
+            super().close_extras(timeout, terminate)
+
+    return ArmVectorEnv
+
+
+__all__ = ["EnvironmentDiedError", "bind_to_parent", "make_vector"]
