@@ -37,7 +37,7 @@ def make_vector(n: int, settings: CollectSettings) -> VectorEnv:
     choose_renderer()  # the children inherit the choice
     if n == 1:
         make = partial(_make, settings.max_steps, settings.perturbed_share)
-        return SyncVectorEnv([make], autoreset_mode=AutoresetMode.DISABLED, copy=False)
+        return SyncVectorEnv([make], autoreset_mode=AutoresetMode.DISABLED)
     load_mujoco()  # a missing library is one sentence here, n tracebacks in the children
     child = partial(_make_child, os.getpid(), settings.max_steps, settings.perturbed_share)
     return _vector_class()([child] * n)
@@ -51,7 +51,8 @@ def _make(max_steps: int, perturbed_share: float) -> Any:
 
 
 def _make_child(parent: int, max_steps: int, perturbed_share: float) -> Any:
-    bind_to_parent(parent)
+    if os.getpid() != parent:  # AsyncVectorEnv makes one environment in the parent too, to learn its spaces
+        bind_to_parent(parent)
     return _make(max_steps, perturbed_share)
 
 
@@ -71,9 +72,7 @@ def _vector_class() -> Callable[[list[Callable[[], Any]]], VectorEnv]:
         """AsyncVectorEnv for children that ignore SIGTERM, and that may die."""
 
         def __init__(self, makers: list[Callable[[], Any]]) -> None:
-            super().__init__(
-                makers, shared_memory=True, copy=False, context="spawn", autoreset_mode=AutoresetMode.DISABLED
-            )
+            super().__init__(makers, shared_memory=True, context="spawn", autoreset_mode=AutoresetMode.DISABLED)
 
         def step_wait(self, timeout: float | None = None) -> Any:
             try:
