@@ -23,10 +23,12 @@ def files() -> dict[str, str]:
 
 
 def _predictor_schema() -> dict[str, Any]:
+    from pydantic import BaseModel
+
     from workers.envs.settings import CollectSettings
     from workers.tasks.predictor.settings import EvalSettings, TrainSettings
 
-    kinds = {"collect": CollectSettings, "train": TrainSettings, "eval": EvalSettings}
+    kinds: dict[str, type[BaseModel]] = {"collect": CollectSettings, "train": TrainSettings, "eval": EvalSettings}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$comment": HEADER.strip("# \n"),

@@ -1,0 +1,78 @@
+"""The systems that can be trained: model, loss, data and metrics of one each; none imports another.
+
+The loops know a task by these protocols only. Whoever adds one writes a package with settings.py, training.py (a class
+`Training`) and judging.py (a class `Judging`), and names it in TASKS.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from workers.errors import BadConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from workers.episodes.ledger import Entry
+
+TASKS = ("predictor",)
+Table = dict[str, Any]  # {"columns": [...], "rows": [[...]]}, as in result.json
+
+
+class TrainingTask(Protocol):
+    """What the training loop needs. Built as Training(settings, dataset, device), which reads the data."""
+
+    model: torch.nn.Module
+    samples: int  # of an epoch
+    identity: dict[str, Any]  # what a checkpoint must agree in for a training to go on from it; plain JSON
+    episodes: dict[str, list[Entry]]  # by split
+
+    def batch(self, samples: np.ndarray, epoch: int) -> Any:
+        """The data of these samples as they are in this epoch, on the device."""
+
+    def loss(self, data: Any) -> torch.Tensor:
+        """The mean loss of a batch's samples, a scalar; one forward pass of `model`."""
+
+    def validate(self) -> dict[str, float]:
+        """Figures on the validation split, `validation_score` among them: the higher, the better the weights."""
+
+
+class JudgingTask(Protocol):
+    """What the evaluation needs. Built as Judging(settings, weights, identity, dataset)."""
+
+    gates: Sequence[str]  # figures that a spec may set a bound for
+    episodes: list[Entry]  # to be judged
+
+    def judge(self, entries: Sequence[Entry]) -> dict[str, torch.Tensor]:
+        """The model's predictions of these episodes, by names that are each episode's own."""
+
+    def report(self, predictions: Mapping[str, torch.Tensor]) -> Any:
+        """A Report of all episodes' predictions: figures, tables, and `write(directory)` for plots and text."""
+
+
+def require(task: str) -> None:
+    """Raises BadConfigError for a task that this worker hasn't."""
+    if task not in TASKS:
+        raise BadConfigError(f"unknown task {task!r}; this worker has: {', '.join(TASKS)}")
+
+
+def settings_model(task: str, kind: str) -> Any:
+    """The pydantic model of a task's settings for "train" or "eval"."""
+    require(task)
+    return getattr(importlib.import_module(f"workers.tasks.{task}.settings"), f"{kind.capitalize()}Settings")
+
+
+def training(task: str, settings: Any, dataset: Path, device: torch.device) -> TrainingTask:
+    """Raises BadDataError if the dataset can't be trained on."""
+    require(task)
+    return importlib.import_module(f"workers.tasks.{task}.training").Training(settings, dataset, device)
+
+
+def judging(task: str, settings: Any, weights: Mapping[str, torch.Tensor], identity: Any, dataset: Path) -> JudgingTask:
+    """Raises BadDataError if the dataset can't be judged, BadConfigError if the weights aren't this task's."""
+    require(task)
+    return importlib.import_module(f"workers.tasks.{task}.judging").Judging(settings, weights, identity, dataset)

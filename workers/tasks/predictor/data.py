@@ -15,6 +15,7 @@ from torch import Tensor
 from workers import sampling
 from workers.tasks.predictor.settings import TrainSettings
 
+Batch = tuple[Tensor, Tensor, Tensor]  # x_BWS, x_BWS one timestep earlier, y_BHF
 SMALLEST_DEVIATION = 1e-6  # a signal that never changes is divided by 1, not by this
 
 
@@ -81,7 +82,7 @@ class TrainingSamples:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def batch(self, samples: np.ndarray, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
+    def batch(self, samples: np.ndarray, epoch: int) -> Batch:
         """(x_BWS, x one timestep earlier (B, W, S), y_BHF) of these samples as they are in this epoch."""
         self._augment(epoch)
         index = torch.from_numpy(samples).to(self.rows.device)

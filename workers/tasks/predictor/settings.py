@@ -18,70 +18,85 @@ class _Settings(BaseModel):
 class TrainSettings(_Settings):
     """Settings of `kind: train`, `task: predictor`."""
 
-    model: Literal["small", "medium", "large"] = Field("small", description="Size of the network.")
-    steps: int = Field(3000, ge=1, le=100_000_000, description="Optimizer steps of the whole run.")
-    batch: int = Field(256, ge=1, le=1_048_576, description="Samples of one optimizer step over all replicas.")
+    model: Literal["small", "medium", "large"] = Field(default="small", description="Size of the network.")
+    steps: int = Field(default=3000, ge=1, le=100_000_000, description="Optimizer steps of the whole run.")
+    batch: int = Field(default=256, ge=1, le=1_048_576, description="Samples of one optimizer step over all replicas.")
     batch_per_replica: int | None = Field(
-        None,
+        default=None,
         ge=1,
         le=1_048_576,
         description="Instead of batch: samples of one step on each replica; the batch becomes this times the processes "
         "and lr is multiplied by the same number.",
     )
-    lr: float = Field(1e-3, gt=0, le=10, description="Highest learning rate, reached at the end of the warm-up.")
-    weight_decay: float = Field(1e-4, ge=0, le=10, description="AdamW's weight decay.")
-    warmup_fraction: float = Field(
-        0.05, ge=0, lt=1, description="Share of the steps over which lr rises from 0; a cosine takes it down again."
+    lr: float = Field(
+        default=1e-3, gt=0, le=10, description="Highest learning rate, reached at the end of the warm-up."
     )
-    gradient_clip: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
+    weight_decay: float = Field(default=1e-4, ge=0, le=10, description="AdamW's weight decay.")
+    warmup_fraction: float = Field(
+        default=0.05,
+        ge=0,
+        lt=1,
+        description="Share of the steps over which lr rises from 0; a cosine takes it down again.",
+    )
+    gradient_clip: float = Field(default=1.0, gt=0, description="Largest norm of the gradient.")
     dropout: float | None = Field(
-        None, ge=0, lt=1, description="Share of hidden units dropped; null takes the model's own (large 0.3, else 0.1)."
+        default=None,
+        ge=0,
+        lt=1,
+        description="Share of hidden units dropped; null takes the model's own (large 0.3, else 0.1).",
     )
     seed: int = Field(
-        0, ge=0, lt=2**31, description="Start of every random number: weights, order, augmentation, dropout."
+        default=0, ge=0, lt=2**31, description="Start of every random number: weights, order, augmentation, dropout."
     )
     context: int = Field(
-        10, ge=1, le=200, description="Timesteps of the past, the present one included, that the network sees."
+        default=10, ge=1, le=200, description="Timesteps of the past, the present one included, that the network sees."
     )
     pad_history: bool = Field(
-        True,
+        default=True,
         description="Judge an episode's first timesteps too, with its first one repeated as their past; "
         "false starts where a whole context has been seen.",
     )
     noise: float = Field(
-        0.01,
+        default=0.01,
         ge=0,
         le=10,
         description="Augmentation: deviation of the noise on each signal, in the signal's own deviations.",
     )
-    jitter: int = Field(2, ge=0, le=20, description="Augmentation: the window is moved by up to this many timesteps.")
+    jitter: int = Field(
+        default=2, ge=0, le=20, description="Augmentation: the window is moved by up to this many timesteps."
+    )
     horizon_weights: tuple[Weight, ...] = Field(
-        (1.0, 1.0, 0.8, 0.6),
+        default=(1.0, 1.0, 0.8, 0.6),
         min_length=4,
         max_length=4,
         description="Weight of the loss of each horizon, the shortest first.",
     )
     consistency: float = Field(
-        0.1, ge=0, le=100, description="Weight of the squared difference between predictions of adjacent timesteps."
+        default=0.1,
+        ge=0,
+        le=100,
+        description="Weight of the squared difference between predictions of adjacent timesteps.",
     )
     pos_weight: float | None = Field(
-        3.0,
+        default=3.0,
         gt=0,
         le=1000,
         description="Class weighting: how much a positive label counts; null takes each output's negatives a positive "
         "in the training split, at most 20.",
     )
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Labels become this share of a coin's toss.")
-    validate_every_steps: int = Field(200, ge=1, description="Steps between two looks at the validation episodes.")
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="Labels become this share of a coin's toss.")
+    validate_every_steps: int = Field(
+        default=200, ge=1, description="Steps between two looks at the validation episodes."
+    )
     checkpoint_every_steps: int | None = Field(
-        None, ge=1, description="Save at every multiple of this step too, beside checkpoint.everySeconds."
+        default=None, ge=1, description="Save at every multiple of this step too, beside checkpoint.everySeconds."
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto",
+        default="auto",
         description="Arithmetic of the forward pass: auto is bf16 or fp16 where the device has it, fp32 on a CPU.",
     )
     threads: int | None = Field(
-        None,
+        default=None,
         ge=1,
         le=512,
         description="CPU threads of torch; null is 1 on a CPU, where more than one is not bit-exact.",
@@ -97,16 +112,18 @@ class TrainSettings(_Settings):
 class EvalSettings(_Settings):
     """Settings of `kind: eval`, `task: predictor`."""
 
-    seed: int = Field(0, ge=0, lt=2**31, description="Start of the bootstrap's random numbers.")
+    seed: int = Field(default=0, ge=0, lt=2**31, description="Start of the bootstrap's random numbers.")
     bootstrap: int = Field(
-        1000, ge=100, le=100_000, description="How often the episodes are drawn again for the intervals."
+        default=1000, ge=100, le=100_000, description="How often the episodes are drawn again for the intervals."
     )
-    confidence: float = Field(0.95, ge=0.5, le=0.999, description="Share of the draws that lie inside an interval.")
+    confidence: float = Field(
+        default=0.95, ge=0.5, le=0.999, description="Share of the draws that lie inside an interval."
+    )
     threshold: float | None = Field(
-        None,
+        default=None,
         gt=0,
         lt=1,
         description="Probability from which an output is positive; null chooses it on validation episodes.",
     )
-    batch: int = Field(4096, ge=1, le=1_048_576, description="Samples of one forward pass.")
-    threads: int = Field(1, ge=1, le=512, description="CPU threads of torch.")
+    batch: int = Field(default=4096, ge=1, le=1_048_576, description="Samples of one forward pass.")
+    threads: int = Field(default=1, ge=1, le=512, description="CPU threads of torch.")

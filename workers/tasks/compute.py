@@ -1,0 +1,53 @@
+"""The device a loop computes on, and in which arithmetic."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+import torch
+
+from workers.errors import BadConfigError
+
+if TYPE_CHECKING:
+    from workers.config import Config
+
+Autocast = Callable[[], AbstractContextManager[None]]
+
+
+def choose_device(config: Config, local_rank: int = 0) -> torch.device:
+    """The profile's device. Raises BadConfigError for a GPU profile without a device, unless it may use a CPU."""
+    if config.device == "cpu":
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda", local_rank)
+    if not config.allow_cpu:
+        raise BadConfigError(
+            f"profile {config.gpu} asks for a GPU, but torch {torch.__version__} sees none here: "
+            "use gpu: cpu, or allowCpu: true to train on the CPU all the same"
+        )
+    print(f"no GPU for profile {config.gpu}: computing on the CPU, as allowCpu says", flush=True)
+    return torch.device("cpu")
+
+
+def make_exact(device: torch.device, threads: int | None) -> None:
+    """Have the same step give the same bits: one thread on a CPU (two add in any order), no racing kernels."""
+    if threads or device.type == "cpu":
+        torch.set_num_threads(threads or 1)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # asked by CUDA's deterministic matrix products
+    torch.use_deterministic_algorithms(True)
+
+
+def arithmetic(precision: str, device: torch.device) -> tuple[Autocast, torch.amp.GradScaler]:
+    """(factory of autocast contexts, scaler that works with fp16 alone). Raises BadConfigError: fp16 on a CPU."""
+    if precision == "auto":
+        precision = "fp32" if device.type == "cpu" else "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    if precision == "fp16" and device.type == "cpu":
+        raise BadConfigError("settings.precision fp16 needs a GPU: use auto, fp32 or bf16 on a CPU")
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+    if precision == "fp32":
+        return lambda: torch.autocast(device.type, enabled=False), scaler
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float16
+    return lambda: torch.autocast(device.type, dtype=dtype), scaler

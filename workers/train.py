@@ -1,0 +1,373 @@
+"""Training: `python -m workers train`. One process a device; the loop is `run`, and reads from top to bottom.
+
+A checkpoint is all that an attempt needs to go on exactly where the last one was: weights, optimizer, and the step
+number, from which sample order, augmentation and dropout follow (workers/sampling.py).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from workers import checkpoint, results, sampling, storage, tasks
+from workers.checkpoint import Checkpoints, Restored
+from workers.episodes import check
+from workers.errors import BadConfigError, BadDataError, InterruptedRun, StuckError, WorkerError
+from workers.metrics import METRICS, Metrics
+from workers.runtime import Runtime, run_directory
+from workers.tasks.compute import arithmetic, choose_device, make_exact
+from workers.tasks.curves import draw_training
+from workers.tasks.weights import weights_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from workers.config import Config
+    from workers.episodes.ledger import Entry
+
+PROBLEMS_TOLD = 3
+LOG_SECONDS = 2.0
+
+
+def run(config: Config, runtime: Runtime) -> None:
+    """Train to the last step and publish weights and result; raises WorkerError, InterruptedRun on a signal."""
+    trainer = Trainer(config, runtime)
+    settings, log = trainer.settings, trainer.log
+    while trainer.step < settings.steps:
+        try:
+            trainer.train_step()
+        except FloatingPointError as error:
+            trainer.go_back(error)
+            continue
+        if trainer.step % settings.validate_every_steps == 0 or trainer.step == settings.steps:
+            trainer.validate()
+        if runtime.stop.is_set():
+            trainer.save_now()
+            raise InterruptedRun(f"told to stop: saved after step {trainer.step} of {settings.steps}")
+        if trainer.save_is_due():
+            trainer.save()
+        log.say_if_due(trainer)
+    trainer.save_now()
+    if runtime.stop.is_set():
+        raise InterruptedRun(
+            f"told to stop after the last step, {trainer.step}: saved, the result is still to be written"
+        )
+    trainer.publish()
+
+
+class Trainer:
+    """What the loop works on. Everything that changes from step to step is here, and in a checkpoint."""
+
+    def __init__(self, config: Config, runtime: Runtime) -> None:
+        self.config, self.runtime = config, runtime
+        self.settings = config.settings_as(tasks.settings_model(config.task, "train"))
+        self.device = choose_device(config, runtime.local_rank)
+        _require_one_process(config)
+        make_exact(self.device, self.settings.threads)
+        self.autocast, self.scaler = arithmetic(self.settings.precision, self.device)
+        self.run_dir = run_directory(runtime.volume, config.run)
+        dataset = runtime.volume / _required_data(config)
+        self.metrics = Metrics(runtime, config)
+        self.metrics.serve()
+        self.checkpoints = Checkpoints(self.run_dir, runtime.fence, config.checkpoint.keep, report=self._report)
+        self.metrics.track("checkpoint_age_seconds", self.checkpoints.age_seconds)
+        restored = self.checkpoints.restore()
+        if restored is None:
+            _check_data(dataset)
+        self.task = tasks.training(config.task, self.settings, dataset, self.device)
+        self.model = self.task.model.train()
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=self.settings.lr, weight_decay=self.settings.weight_decay
+        )
+        self.batch, self.lr = batch_and_lr(self.settings, processes=1)
+        self.sampler = sampling.Sampler(self.task.samples, self.batch, self.settings.seed)
+        self.step = 0
+        self.state = State(split=_split_table(self.task.episodes), seen_seeds=_seen_seeds(self.task.episodes))
+        self.failed_step: int | None = None
+        self._saved_at = self._began = time.monotonic()
+        self.log = Log(self.metrics, self.settings.steps)
+        self._initial = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        if restored:
+            _require_same(self.task.identity, restored)
+            self._load(restored)
+            self.state.resumes += 1
+            self.metrics.inc("resumes_total")
+        else:
+            self._begin()
+
+    def train_step(self) -> None:
+        """One optimizer step. Raises FloatingPointError before a weight changes if loss or gradient isn't finite."""
+        began = time.monotonic()
+        batch = self.sampler.at(self.step)
+        data = self.task.batch(batch.samples, batch.epoch)
+        waited = time.monotonic() - began
+        torch.manual_seed(sampling.torch_seed("dropout", self.settings.seed, self.step, self.runtime.rank))
+        lr = learning_rate(self.step, self.settings.steps, self.lr, self.settings.warmup_fraction)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        with self.autocast():
+            loss = self.task.loss(data)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip)
+        value = float(loss.detach())
+        # a scaler drops a step whose gradients overflow and lowers its scale: that is no failure
+        if not (math.isfinite(value) and (self.scaler.is_enabled() or math.isfinite(norm))):
+            raise FloatingPointError(f"the loss is {value}, the gradient's norm {float(norm)}")
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.step += 1
+        self.log.count(value, len(batch.samples), lr, waited, time.monotonic() - began)
+        self.runtime.progress(step=self.step, steps=self.settings.steps, loss=round(value, 5))
+
+    def validate(self) -> None:
+        """Judge the validation episodes; weights better than all before go to best/."""
+        found = self.task.validate()
+        self.state.validation = found
+        best = self.state.best
+        if not best or found["validation_score"] > best["validation_score"]:
+            self.state.best = {"step": self.step, **found}
+            self.checkpoints.publish_best(self.step, {"model": self.model.state_dict()}, self._state())
+        self.log.say(self, **found)
+
+    def save_is_due(self) -> bool:
+        every = self.settings.checkpoint_every_steps
+        late = time.monotonic() - self._saved_at >= self.config.checkpoint.every_seconds
+        return late or bool(every and self.step % every == 0)
+
+    def save(self) -> None:
+        """Hand a snapshot to the writer; the loop goes on."""
+        self._saved_at = time.monotonic()
+        optimizer, meta = checkpoint.flatten_optimizer(self.optimizer)
+        tensors = {"model": self.model.state_dict(), "optimizer": optimizer}
+        self.checkpoints.save(self.step, tensors, {**self._state(), "optimizer": meta})
+
+    def save_now(self) -> None:
+        """Save and wait until it is published. Raises WorkerError if the volume doesn't take it."""
+        self.save()
+        if not self.checkpoints.flush(self.runtime.seconds_to_save()):
+            kept = self.checkpoints.saved_step
+            raise WorkerError(
+                f"the state of step {self.step} could not be saved; "
+                f"{'none of this attempt' if kept is None else f'that of step {kept}'} is the newest on the volume"
+            )
+
+    def go_back(self, error: FloatingPointError) -> None:
+        """To the newest checkpoint. Raises StuckError when the same step fails again: that is no accident."""
+        if self.failed_step == self.step:
+            raise StuckError(
+                f"training diverged: at step {self.step} {error}, again after going back to the last good state; "
+                "try a lower lr, a smaller gradientClip or precision fp32"
+            )
+        self.failed_step = self.step
+        self.checkpoints.flush()
+        good = checkpoint.newest(self.run_dir)
+        print(f"step {self.step}: {error}; back to {good.path.name if good else 'the beginning'}", flush=True)
+        if good:
+            self._load(good)
+            return
+        self.model.load_state_dict(self._initial)
+        self.optimizer.state.clear()
+        self.step, self.state.best = 0, None
+
+    def publish(self) -> None:
+        """The end marker: figures, the split, the curve of all attempts."""
+        best = self.state.best or {}
+        figures = {
+            "steps": self.settings.steps,
+            "epochs": self.step / self.sampler.steps_per_epoch,
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "samples": self.task.samples,
+            "train_seconds": self.state.seconds + time.monotonic() - self._began,
+            "resumes": self.state.resumes,
+            "loss": self.log.loss,
+            **self.state.validation,
+            **{f"best_{name}": value for name, value in best.items()},
+        }
+        score = best["validation_score"]
+        reason = f"trained {self.step} steps; best on validation is step {best['step']:.0f} with F1 {score:.3f}"
+        results.publish_result(
+            self.runtime,
+            self.config,
+            scope="index",
+            code=0,
+            reason=reason,
+            figures={name: value for name, value in figures.items() if value is not None},
+            tables={"episodes": self.state.split},
+            files=lambda directory: draw_training(self.run_dir, directory),
+        )
+        print(reason, flush=True)
+
+    def _begin(self) -> None:
+        """A new run: from scratch, or from another run's weights."""
+        if self.config.from_:
+            other = weights_of(self.runtime.volume, self.config.from_, self.config.task)
+            try:
+                self.model.load_state_dict(other.tensors["model"])
+            except RuntimeError as error:
+                raise BadConfigError(
+                    f"the weights of {self.config.from_!r} don't fit model {self.settings.model}"
+                ) from error
+            seen = {*self.state.seen_seeds, *other.state["seenSeeds"]}
+            self.state.seen_seeds = sorted(seen)
+            self._initial = other.tensors["model"]
+            print(f"starting from the weights of {self.config.from_}, {other.path.name}", flush=True)
+        weights = sum(tensor.nbytes for tensor in self.model.state_dict().values())
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        storage.require_space(self.run_dir, 3 * weights)  # AdamW keeps two numbers a weight
+
+    def _load(self, restored: Restored) -> None:
+        self.model.load_state_dict(restored.tensors["model"])
+        checkpoint.load_optimizer(self.optimizer, restored.tensors["optimizer"], restored.state["optimizer"])
+        if self.scaler.is_enabled() and restored.state["scaler"]:
+            self.scaler.load_state_dict(restored.state["scaler"])
+        self.step, self._began = restored.step, time.monotonic()
+        self.state = State(**restored.state["progress"], seen_seeds=restored.state["seenSeeds"])
+
+    def _state(self) -> dict[str, Any]:
+        """All of a checkpoint but the tensors and the optimizer's plain part."""
+        state = self.state
+        return {
+            "task": self.config.task,
+            "identity": self.task.identity,
+            "seenSeeds": state.seen_seeds,
+            "scaler": self.scaler.state_dict() if self.scaler.is_enabled() else None,
+            "progress": {
+                "split": state.split,
+                "best": state.best,
+                "validation": state.validation,
+                "resumes": state.resumes,
+                "seconds": state.seconds + time.monotonic() - self._began,
+            },
+        }
+
+    def _report(self, name: str, value: float) -> None:
+        kind = METRICS[name].kind
+        call = self.metrics.inc if kind == "counter" else self.metrics.set if kind == "gauge" else self.metrics.observe
+        call(name, value)
+
+
+@dataclass
+class State:
+    """What a run has come to know, over all its attempts. `seen_seeds`: of every episode that shaped the weights."""
+
+    split: tasks.Table
+    seen_seeds: list[int]
+    best: dict[str, float] | None = None
+    validation: dict[str, float] = field(default_factory=dict)
+    resumes: int = 0
+    seconds: float = 0.0
+
+
+class Log:
+    """A line for people and one for runs/RUN/metrics, of the steps since the last one."""
+
+    def __init__(self, metrics: Metrics, steps: int) -> None:
+        self._metrics, self._steps = metrics, steps
+        self.loss: float | None = None
+        self._clear()
+
+    def count(self, loss: float, samples: int, lr: float, wait_seconds: float, step_seconds: float) -> None:
+        """Add one step."""
+        self._losses.append(loss)
+        self._samples += samples
+        self._lr = lr
+        self._wait_seconds += wait_seconds
+        self._metrics.observe("data_wait_seconds", wait_seconds)
+        self._metrics.observe("step_seconds", step_seconds)
+
+    def say_if_due(self, trainer: Trainer) -> None:
+        if time.monotonic() - self._since >= LOG_SECONDS:
+            self.say(trainer)
+
+    def say(self, trainer: Trainer, **validation: float) -> None:
+        """Print and write what was counted; `validation` figures go into the same line."""
+        steps, seconds = len(self._losses), time.monotonic() - self._since
+        self.loss = sum(self._losses) / steps
+        epoch = trainer.step / trainer.sampler.steps_per_epoch
+        rate = self._samples / seconds
+        score = trainer.state.validation.get("validation_f1")
+        print(
+            f"step {trainer.step}/{self._steps} epoch {epoch:.1f} loss {self.loss:.3f} lr {self._lr:.1e} "
+            f"{rate:,.0f} samples/s" + (f" f1(val) {score:.2f}" if score is not None else ""),
+            flush=True,
+        )
+        self._metrics.log(
+            trainer.step,
+            steps=self._steps,
+            epoch=epoch,
+            loss=self.loss,
+            lr=self._lr,
+            samples_per_second=rate,
+            step_seconds=seconds / steps,
+            data_wait_seconds=self._wait_seconds / steps,
+            checkpoint_age_seconds=trainer.checkpoints.age_seconds(),
+            **validation,
+        )
+        self._clear()
+
+    def _clear(self) -> None:
+        self._losses: list[float] = []
+        self._samples, self._wait_seconds, self._since = 0, 0.0, time.monotonic()
+
+
+def batch_and_lr(settings: Any, processes: int) -> tuple[int, float]:
+    """Samples of one step over all processes, and the rate for them: batchPerReplica multiplies both, batch neither."""
+    if settings.batch_per_replica is None:
+        return settings.batch, settings.lr
+    return settings.batch_per_replica * processes, settings.lr * processes
+
+
+def learning_rate(step: int, steps: int, peak: float, warmup_fraction: float) -> float:
+    """The rate of a step, counted from 0: a linear rise to `peak`, then a cosine down to 0 at `steps` (SGDR, 2016)."""
+    warmup = math.ceil(steps * warmup_fraction)
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def _require_one_process(config: Config) -> None:
+    if config.replicas * config.gpus_per_replica > 1:
+        raise BadConfigError(
+            f"train with {config.replicas} replicas of {config.gpus_per_replica} GPUs: this version trains in one "
+            "process; use replicas: 1 and gpusPerReplica: 1"
+        )
+
+
+def _required_data(config: Config) -> str:
+    if not config.data:
+        raise BadConfigError("data is missing: name the dataset on the volume to train on, such as datasets/NAME")
+    return config.data
+
+
+def _check_data(dataset: Path) -> None:
+    """Raises BadDataError unless the dataset passes the check that collect ran at its end."""
+    problems = check.check(dataset, None).problems
+    if problems:
+        more = f" (and {len(problems) - PROBLEMS_TOLD} more)" if len(problems) > PROBLEMS_TOLD else ""
+        raise BadDataError(f"{dataset} fails the data check: {'; '.join(problems[:PROBLEMS_TOLD])}{more}")
+
+
+def _require_same(identity: dict[str, Any], restored: Restored) -> None:
+    """Raises BadConfigError if the checkpoint is of another model, seed or dataset than this config asks for."""
+    found = restored.state["identity"]
+    if differ := sorted(key for key in identity.keys() | found.keys() if identity.get(key) != found.get(key)):
+        raise BadConfigError(
+            f"the run's checkpoint {restored.path.name} was trained with another {', '.join(differ)}: submit with "
+            "--fresh to begin anew (what is there is kept aside), or restore what was changed"
+        )
+
+
+def _split_table(episodes: dict[str, list[Entry]]) -> tasks.Table:
+    rows = [[name, entry.episode, entry.seed, entry.outcome] for name, some in episodes.items() for entry in some]
+    return {"columns": ["split", "episode", "seed", "outcome"], "rows": rows}
+
+
+def _seen_seeds(episodes: dict[str, list[Entry]]) -> list[int]:
+    """Seeds of the episodes that shape the weights: trained on, or used to choose the best."""
+    return sorted(entry.seed for name in ("train", "validation") for entry in episodes[name])
