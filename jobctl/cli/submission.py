@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from jobctl import helm
 from jobctl.backend import Record, Release
-from jobctl.cli.session import Session
 from jobctl.errors import NotFoundError, UsageError
-from jobctl.objects import SPEC_HASH_LABEL
-from jobctl.spec import JobSpec
-from jobctl.status import ACTIVE, view
 from jobctl.values import spec_hash, values_of
+
+if TYPE_CHECKING:
+    from jobctl.cli.session import Session
+    from jobctl.spec import JobSpec
 
 Decision = Literal["start", "running", "done"]
 
@@ -34,7 +33,7 @@ def prepare(session: Session, specs: Sequence[JobSpec], *, fresh: bool, ask: boo
 
     `ask` says whether to ask the backend for what is there already under each name.
     """
-    token = secrets.token_hex(8) if fresh else None
+    token = os.urandom(8).hex() if fresh else None
     records = {spec.name: _existing(session, spec.name) if ask else None for spec in specs}
     return [_prepared(session, spec, records[spec.name], token) for spec in specs]
 
@@ -58,9 +57,13 @@ def decide(prepared: Prepared, *, replace: bool, fresh: bool) -> Decision:
         if not replace:
             raise UsageError(_taken(prepared, record))
         return "start"
-    state = view(record, datetime.now(UTC)).state
     if fresh:
         return "start"
+    from datetime import UTC, datetime
+
+    from jobctl.status import ACTIVE, view
+
+    state = view(record, datetime.now(UTC)).state
     return "running" if state in ACTIVE else "done" if state == "succeeded" else "start"
 
 
@@ -99,7 +102,7 @@ def _existing(session: Session, name: str) -> Record | None:
 
 
 def _hash_of(record: Record) -> str | None:
-    return (record.job.get("metadata", {}).get("labels") or {}).get(SPEC_HASH_LABEL)
+    return (record.job.get("metadata", {}).get("labels") or {}).get("jobctl.dev/spec-hash")
 
 
 def _taken(prepared: Prepared, record: Record) -> str:
@@ -113,7 +116,6 @@ def _taken(prepared: Prepared, record: Record) -> str:
 
 
 def _check_local(release: Release) -> None:
-    from jobctl.local.check import check
+    from jobctl.local.translate import translate
 
-    for document in release.manifest:
-        check(document)
+    translate(release.manifest)  # refuses by name what can't run here, before anything of the sequence is started

@@ -11,8 +11,6 @@ from jobctl.cli.output import to_yaml
 from jobctl.cli.session import Session
 from jobctl.cli.specs import specs_of
 from jobctl.cli.submission import Prepared, decide, prepare
-from jobctl.cli.wait import detached
-from jobctl.cli.watch import exit_status_of, watch
 
 ALREADY = {"running": "already running: nothing to do", "done": "already done: nothing to do"}
 
@@ -64,6 +62,9 @@ def render_command(session: Session, fresh: bool, **flags: Any) -> None:
 
 def stay(session: Session, name: str) -> int:
     """Watch a job until its end and return the exit status; Ctrl-C leaves it alone."""
+    from jobctl.cli.wait import detached
+    from jobctl.cli.watch import exit_status_of, watch
+
     try:
         job = watch(session, name)
     except KeyboardInterrupt:

@@ -1,0 +1,74 @@
+#!/usr/bin/env python3
+"""Stands in for `python -m workers KIND --config FILE` in the tests of the CLI alone, so that they take milliseconds.
+
+It is started through $JOBCTL_WORKER_PYTHON and keeps the worker's contract towards the CLI: metrics lines, a published
+result, a termination message, exit codes. What it does is steered by the job's environment: FAKE_STEPS (default 3),
+FAKE_STEP_SECONDS (0), FAKE_EXIT (0), FAKE_REASON, FAKE_EXIT_ONCE (the first attempt's exit code, instead).
+"""
+
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+
+def main() -> int:
+    config = json.loads(Path(sys.argv[sys.argv.index("--config") + 1]).read_text())
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(end(75, "interrupted at a step")))
+    index = int(os.environ["JOB_COMPLETION_INDEX"])
+    run = Path(os.environ["JOBCTL_VOLUME"]) / "runs" / config["run"]
+    attempts = run / "attempts"
+    attempts.mkdir(parents=True, exist_ok=True)
+    fence = len(list(attempts.glob(f"{index}.*.json"))) + 1
+    (attempts / f"{index}.{os.environ['JOBCTL_POD_UID']}.json").write_text("{}")
+    steps = int(os.environ.get("FAKE_STEPS", "3"))
+    print(f"{config['kind']} {config['run']} index {index} attempt {fence}", flush=True)
+    write_metrics(run, index, fence, steps)
+    if fence == 1 and "FAKE_EXIT_ONCE" in os.environ:
+        return end(int(os.environ["FAKE_EXIT_ONCE"]), "the first attempt fails", step=0)
+    code = int(os.environ.get("FAKE_EXIT", "0"))
+    reason = os.environ.get("FAKE_REASON", "done")
+    publish(run, config, index, fence, code, reason)
+    return end(code, reason, step=steps, steps=steps)
+
+
+def write_metrics(run: Path, index: int, fence: int, steps: int) -> None:
+    (run / "metrics").mkdir(parents=True, exist_ok=True)
+    with (run / "metrics" / f"{index}.{fence:06d}.jsonl").open("a") as file:
+        for step in range(1, steps + 1):
+            time.sleep(float(os.environ.get("FAKE_STEP_SECONDS", "0")))
+            print(f"step {step}", flush=True)
+            line = {"time": time.time(), "step": step, "steps": steps, "loss": 1 / step}
+            print(json.dumps(line), file=file, flush=True)
+
+
+def publish(run: Path, config: dict, index: int, fence: int, code: int, reason: str) -> None:
+    result = {
+        "schema": "jobctl.result/v1", "run": config["run"], "kind": config["kind"], "task": config["task"],
+        "specHash": config["specHash"], "jobUid": os.environ["JOBCTL_JOB_UID"], "podUid": os.environ["JOBCTL_POD_UID"],
+        "index": index, "fence": fence, "exitCode": code, "reason": reason, "figures": {"f1": 0.41},
+        "tables": {"by_horizon": {"columns": ["horizon", "f1"], "rows": [[6, 0.5], [9, 0.4]]}},
+    }  # fmt: skip
+    files = {"result.json": json.dumps(result).encode(), "plots/curve.png": b"\x89PNG"}
+    seal(run / "results" / f"{index}.{fence:06d}", files)
+    seal(run / "best" / f"step-00000003.{fence:06d}", {"model.safetensors": b"weights"})
+
+
+def seal(directory: Path, files: dict[str, bytes]) -> None:
+    for name, data in files.items():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_bytes(data)
+    entries = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
+    (directory / "manifest.json").write_text(json.dumps({"schema": "jobctl.manifest/v1", "files": entries}))
+
+
+def end(code: int, reason: str, **summary: int) -> int:
+    Path(os.environ["JOBCTL_TERMINATION_LOG"]).write_text(json.dumps({"code": code, "reason": reason, **summary}))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
