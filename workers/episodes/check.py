@@ -6,7 +6,7 @@ Collect runs it at its end (exit code 66), train again before step 0 (65).
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SAMPLED_EPISODES = 8  # whose images are looked at; everything else is checked in every episode
 SMALL_ARRAYS = ("actions", "states", "signals", "horizon_labels")
 NAMED_AT_MOST = 5
+_BOUND = {True: "least", False: "most"}
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,11 @@ GATES: dict[str, Gate] = {
 }
 
 
-def check(dataset: Path, expected: int | None) -> Report:
+def check(dataset: Path, expected: int | None, beat: Callable[[], None] = lambda: None) -> Report:
     """Checks a dataset of `expected` episodes (None: as many as its manifest says, or as are recorded).
 
-    Reads every file once, to verify it. Raises BadDataError only if there is no dataset of this schema to check.
+    Reads every file once, to verify it, and calls `beat` after each episode. Raises BadDataError only if there
+    is no dataset of this schema to check.
     """
     entries = ledger.read(dataset)
     manifest = ledger.read_manifest(dataset)
@@ -74,6 +76,7 @@ def check(dataset: Path, expected: int | None) -> Report:
     sampled = {entries[round(i * (len(entries) - 1) / (SAMPLED_EPISODES - 1))].episode for i in range(SAMPLED_EPISODES)}
     signals, labels = [], []
     for entry in entries:
+        beat()
         try:
             path = ledger.path_of(dataset, entry)
             arrays = reader.read_arrays(path, entry, SMALL_ARRAYS)
@@ -99,12 +102,14 @@ def require_gates(gates: Mapping[str, float]) -> None:
 
 def missed_gates(gates: Mapping[str, float], figures: Mapping[str, float]) -> list[str]:
     """One sentence for each figure that is beyond its gate."""
-    return [
-        f"{figure} is {figures[figure]:.4g}, gate {name} asks at {'least' if GATES[name].at_least else 'most'} {bound:g}"
-        for name, bound in gates.items()
-        for figure in GATES[name].figures
-        if (figures[figure] < bound if GATES[name].at_least else figures[figure] > bound)
-    ]
+    missed = []
+    for name, bound in gates.items():
+        gate = GATES[name]
+        for figure in gate.figures:
+            value = figures[figure]
+            if value < bound if gate.at_least else value > bound:
+                missed.append(f"{figure} is {value:.4g}, gate {name} asks at {_BOUND[gate.at_least]} {bound:g}")
+    return missed
 
 
 def _count_problems(
