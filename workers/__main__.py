@@ -1,25 +1,36 @@
 """`python -m workers {collect,train,eval} --config FILE`: PID 1 of a worker's container."""
 
-import argparse
+import signal
 import sys
+
+if __name__ == "__main__":  # a signal that comes while Python still imports waits for the supervisor's handlers
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
+
+from workers.errors import BadConfigError
 
 KINDS = ("collect", "train", "eval")
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(BadConfigError.code, f"{self.prog}: {message}\n")
+
+
 def parse(arguments: Sequence[str], program: str) -> tuple[str, Path]:
-    """(kind, path of the config file). Exits with argparse's message if they are wrong."""
-    parser = argparse.ArgumentParser(prog=program, description="Runs one index of a job of jobctl.")
+    """(kind, path of the config file). Exits with 64 and one sentence if they are wrong."""
+    parser = _Parser(prog=program, description="Runs one index of a job of jobctl.")
     parser.add_argument("kind", choices=KINDS)
-    parser.add_argument(
-        "--config", type=Path, required=True, metavar="FILE", help="the config file that the chart mounts"
-    )
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the file that the chart mounts")
     parsed = parser.parse_args(arguments)
     return parsed.kind, parsed.config
 
 
 if __name__ == "__main__":
-    from workers import supervise
+    from workers.supervise import main
 
-    sys.exit(supervise.main(*parse(sys.argv[1:], program="python -m workers")))
+    sys.exit(main(*parse(sys.argv[1:], program="python -m workers")))

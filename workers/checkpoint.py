@@ -156,7 +156,7 @@ class Checkpoints:
         self._hand_over("best", step, tensors, state)
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait at most `timeout` seconds until nothing is left to write; whether what was handed over last is on disk."""
+        """Wait at most `timeout` seconds until nothing is left to write; whether what came last is on disk."""
         with self._changed:
             idle = self._changed.wait_for(lambda: self._broken or not (self._queued or self._writing), timeout)
         self._raise_broken()

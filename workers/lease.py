@@ -122,6 +122,7 @@ class Lease:
     def __init__(self, directory: Path, number: int) -> None:
         self.directory = directory
         self.number = number
+        self.lost = threading.Event()  # somebody took a higher number: this holder must end
         self._count = 0
         self._lock = threading.Lock()
         self._released = threading.Event()
@@ -191,6 +192,8 @@ class Lease:
         while not self._released.wait(HEARTBEAT_SECONDS):
             with contextlib.suppress(OSError):  # a disk that fails for a moment; if it stays so, the lease is lost
                 self.heartbeat()
+                if not self.is_current():
+                    self.lost.set()
 
 
 def _encode(record: dict[str, Any]) -> bytes:

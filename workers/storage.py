@@ -113,6 +113,10 @@ def read_json(path: Path) -> Any:
         raise CorruptError(path, f"it is not JSON ({error})") from error
 
 
+def to_json(value: Any) -> bytes:
+    return json.dumps(value, indent=1).encode() + b"\n"
+
+
 def fenced(directory: Path) -> list[tuple[str, int, Path]]:
     """(stem, fence, path) of each publication STEM.FENCE in `directory`, in no order; [] without the directory."""
     try:
