@@ -28,7 +28,8 @@ def check(document: dict[str, Any]) -> None:
     if kind not in KINDS:
         known = ", ".join(name for _, name in KINDS)
         raise RefusedError(
-            f"The local backend can't run a {kind[1]} ({kind[0]}): it knows {known}. Remove it or use --backend kubernetes."
+            f"The local backend can't run a {kind[1]} ({kind[0]}): it knows {known}. "
+            "Remove it or use --backend kubernetes."
         )
     name = f"{kind[1]} {(document.get('metadata') or {}).get('name', '?')}"
     fields, inner = _table(kind)
@@ -60,10 +61,10 @@ def _check(name: str, path: str, shown: str, value: Any, fields: dict[str, Field
 def _children(
     name: str, path: str, shown: str, value: Any, fields: dict[str, Field], inner: dict[str, set[str]]
 ) -> Iterator[tuple[str, tuple[str, Any]]]:
-    is_list = f"{path}[]" in inner
-    if not isinstance(value, list if is_list else dict):
-        raise RefusedError(f"{name}: {shown} must be {_NAMES[list if is_list else dict]}, not {value!r}.")
-    if not is_list:
+    expected = list if f"{path}[]" in inner else dict
+    if not isinstance(value, expected):
+        raise RefusedError(f"{name}: {shown} must be {_NAMES[expected]}, not {value!r}.")
+    if isinstance(value, dict):
         for key, child in value.items():
             yield f"{path}.{key}", (f"{shown}.{key}", child)
         return

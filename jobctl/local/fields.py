@@ -1,4 +1,4 @@
-"""Which fields of a manifest the local backend translates, which it ignores, and which it refuses: the published tables.
+"""Which fields of a manifest the local backend translates, ignores and refuses: the published tables.
 
 A field that stands in no table is refused as unknown. `python -m jobctl.local.fields` prints the tables as Markdown.
 """
@@ -17,7 +17,7 @@ class Treatment(StrEnum):
 
 @dataclass(frozen=True)
 class Field:
-    """One field, or a whole subtree below it. `only` are the values that are taken (refused fields: the harmless ones)."""
+    """One field, or all below it. `only`: the values that are taken (of a refused field: the harmless ones)."""
 
     path: str
     treatment: Treatment
@@ -71,7 +71,7 @@ CONTAINER = [
     refused("env[].valueFrom.fileKeyRef", "give a plain value in `env`"),
     refused("envFrom", "list the variables in `env`", ([],)),
     translated("volumeMounts[].name", str),
-    translated("volumeMounts[].mountPath", str, "/dev/shm is left as the machine's"),
+    translated("volumeMounts[].mountPath", str, "/dev/shm is left as the machine's"),  # noqa: S108
     translated("volumeMounts[].subPath", str, "a directory below the volume; `..` is refused"),
     ignored("volumeMounts[].readOnly", "processes of one user share one file system"),
     refused("volumeMounts[].subPathExpr", "use subPath"),

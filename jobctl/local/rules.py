@@ -87,7 +87,7 @@ def decide(
 
 
 def backoff_seconds(failures: int, scale: float = 1.0) -> float:
-    """The wait after the n-th failure: 10 s, doubling, at most 600 s, times `scale`. Ignored failures count here too."""
+    """The wait after the n-th failure (ignored ones too): 10 s, doubling, at most 600 s, times `scale`."""
     if failures <= 0:
         return 0.0
     exponent = min(failures - 1, 16)  # beyond that the maximum holds anyway, and floats stay finite

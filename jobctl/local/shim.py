@@ -2,10 +2,11 @@
 
     python -I -S shim.py FD DIRECTORY COMMAND...
 
-FD is a socket to the supervisor. On it the supervisor writes T (SIGTERM to the container's first process) and K (SIGKILL
-to all of the pod); the shim writes JSON lines: {"pid": n}, then {"exit_code": n, "signal": n | null, "error": text | null}.
-When the socket closes, the supervisor is dead: all of the pod is killed. The shim is a subreaper: descendants that start
-sessions of their own or lose their parent come back to it. It imports only the standard library, and little of that.
+FD is a socket to the supervisor. On it the supervisor writes T (SIGTERM to the container's first process) and K
+(SIGKILL to all of the pod); the shim writes JSON lines: {"pid": n}, then {"exit_code": n, "signal": n, "error": text}.
+When the socket closes, the supervisor is dead: all of the pod is killed. The shim is a subreaper: descendants that
+start sessions of their own or lose their parent come back to it. It imports little, and nothing but the standard
+library: every pod waits for it.
 """
 
 import contextlib

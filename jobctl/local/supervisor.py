@@ -65,6 +65,8 @@ class Supervisor:
         self.attempts = status["attempts"]
         self.pods = status["pods"]
         self.handled = set(status["handled"])
+        if status["started_at"] is not None:
+            self.started_at = status["started_at"] + time.monotonic() - time.time()
         for pod in self.pods:
             if pod["status"]["phase"] in ("Pending", "Running"):
                 pods.set_lost(pod, "The supervisor of this pod was killed.")
@@ -113,13 +115,11 @@ class Supervisor:
         """Sleep until a shim, a signal or an instant asks for something."""
         for key, _ in self.selector.select(max(self._next_instant() - time.monotonic(), 0)):
             if key.data is None:
-                os.read(key.fd, 4096)  # type: ignore[arg-type]
+                os.read(key.fd, 4096)
                 continue
             for report in key.data.listen():
                 self._hear(key.data, report)
-        shim_pids = {pod.shim_pid for pod in self.live.values()}
-        if not shim.reap().keys() <= shim_pids:
-            self.dirty = True
+        shim.reap()  # what matters of a shim comes through its socket
 
     def _next_instant(self) -> float:
         now = time.monotonic()
@@ -153,15 +153,13 @@ class Supervisor:
 
     def _reconcile(self, now: float) -> None:
         suspended = self.object.suspended
-        if suspended != (self.started_at is None):
+        if suspended != (self.started_at is None) or (suspended and not self.object.has("Suspended")):
             self.started_at = None if suspended else now
             self.object.mark_suspended(suspended)
             self.dirty = True
         active = None if self.started_at is None else now - self.started_at
         target = jobs.decide_end(self.job, self.state, active)
-        if (target is not None and self.state.target is None) or (
-            target is not None and not self.object.has(target.type)
-        ):
+        if target is not None and not self.object.has(target.type):
             self.state.target = target
             self.object.set_condition(target)
             say(f"{target.type}: {target.reason}: {target.message}")
@@ -300,6 +298,7 @@ class Supervisor:
             "supervisor": self.identity.as_dict() if self.identity else None,
             "state": save_state(self.state, offset),
             "attempts": self.attempts,
+            "started_at": None if self.started_at is None else self.started_at + offset,
             "handled": sorted(self.handled),
         }
         try:

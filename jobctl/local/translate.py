@@ -292,7 +292,7 @@ def _env(item: Dict, where: str, config_maps: Mapping[str, dict[str, bytes]], re
 
 
 def _mount(item: Dict, where: str, volumes: Mapping[str, Volume], refuse: _Refuser) -> Mount:
-    volume, path, sub_path = item.get("name"), item.get("mountPath") or "", item.get("subPath") or ""
+    volume, path, sub_path = str(item.get("name")), item.get("mountPath") or "", item.get("subPath") or ""
     if volume not in volumes:
         raise refuse(f"{where}: there is no volume {volume!r}.")
     if not path.startswith("/") or ".." in PurePosixPath(path).parts:
