@@ -114,9 +114,9 @@ class LocalBackend:
     def evict(self, name: str, index: int) -> None:
         """Disrupt an index's pod as the eviction API does: condition DisruptionTarget, then SIGTERM."""
         record = self.record(name)
-        running = [pod for pod in record.pods if pods.index_of(pod) == index and pod["status"]["phase"] == "Running"]
-        if not running:
-            raise NotFoundError(f"Job {name} has no running pod of index {index}.")
+        phases = [pod["status"]["phase"] for pod in record.pods if pods.index_of(pod) == index]
+        if not {"Pending", "Running"} & set(phases):
+            raise NotFoundError(f"Job {name} has no pod of index {index} that could be evicted.")
         self._command(self._newest(name), "evict", index=index)
 
     # ---- revisions on disk
