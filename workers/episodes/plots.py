@@ -31,7 +31,7 @@ def plot_outcomes(entries: Sequence[Entry], path: Path) -> None:
     axes.set_xticks(range(len(OUTCOMES)), OUTCOMES)
     axes.set_ylabel("episodes")
     axes.set_title(f"Outcomes of {len(entries)} episodes (hatched: perturbed)")
-    axes.margins(y=0.15)
+    axes.set_ylim(0, 1.12 * max(1, max(sum(entry.outcome == outcome for entry in entries) for outcome in OUTCOMES)))
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)
 
