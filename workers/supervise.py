@@ -24,6 +24,7 @@ from workers.runtime import Runtime, data_directory, lease_directory, owned_rang
 
 LOOP = (sys.executable, "-m", "workers.loop")
 TERMINATION_BYTES = 4096
+REASON_CHARACTERS = 600  # at most 6 bytes each in JSON
 DISK_POLL_SECONDS = 2.0
 DEFAULT_WATCHDOG_SECONDS = 180.0
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -319,13 +320,13 @@ def write_termination(code: int, reason: str, summary: dict[str, Any]) -> None:
     if not path:
         return
     message = {**summary, "code": code, "reason": reason}
+    if len(_encode(message)) > TERMINATION_BYTES:
+        message["reason"] = reason[:REASON_CHARACTERS]
     for key in sorted(summary, key=lambda key: len(json.dumps(summary[key], default=str)), reverse=True):
         if len(_encode(message)) <= TERMINATION_BYTES:
             break
         if key not in ("code", "reason"):
             del message[key]
-    while len(_encode(message)) > TERMINATION_BYTES:
-        message["reason"] = message["reason"][: len(message["reason"]) * 3 // 4]
     with contextlib.suppress(OSError):
         Path(path).write_bytes(_encode(message))
 

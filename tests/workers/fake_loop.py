@@ -1,0 +1,71 @@
+"""A loop process for tests of the supervisor: does what config.settings.script says, with the workers' real runtime.
+
+Run as `python fake_loop.py KIND --config FILE`. The words of a script stand in WORDS.
+"""
+
+import faulthandler
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from workers import results, storage
+from workers.runtime import Runtime, die_with_parent, run_directory
+
+faulthandler.register(signal.SIGUSR1, all_threads=True)
+die_with_parent(int(os.environ["JOBCTL_SUPERVISOR_PID"]))
+config = json.loads(Path(sys.argv[3]).read_text())
+runtime = Runtime.from_env()
+signal.signal(signal.SIGTERM, lambda signum, frame: runtime.stop.set())
+job = results.Job(config["run"], config["kind"], config["task"], config["specHash"])
+run_dir = run_directory(runtime.volume, job.run)
+print(f"loop pid {os.getpid()} fence {runtime.fence} attempt {runtime.attempt}", flush=True)
+
+
+def publish(step: int) -> None:
+    final = run_dir / "checkpoints" / f"step-{step:08d}.{runtime.fence:06d}"
+    storage.publish(final, lambda directory: (directory / "state.json").write_text("{}"))
+
+
+def wait_for_stop() -> None:
+    while not runtime.stop.is_set():
+        runtime.progress(step=7)
+        time.sleep(0.02)
+    runtime.flush_progress(step=8, reason="interrupted at step 8, which is saved")
+    publish(8)
+    sys.exit(75)
+
+
+def finish(code: str) -> None:
+    results.publish_result(runtime, job, scope="index", code=int(code), reason=f"finished with {code}")
+    sys.exit(int(code))
+
+
+def stubborn() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    subprocess.Popen(["sleep", "600"])
+    print("deaf", flush=True)
+    while True:
+        runtime.progress(step=1)
+        time.sleep(0.05)
+
+
+WORDS = {
+    "publish": lambda step: publish(int(step)),
+    "beat": lambda step: runtime.flush_progress(step=int(step)),
+    "hang": lambda: time.sleep(600),
+    "stubborn": stubborn,
+    "finish": finish,
+    "exit": lambda code: sys.exit(int(code)),
+    "kill": lambda name: os.kill(os.getpid(), getattr(signal, name)),
+    "say": lambda text: print(text, flush=True),
+    "sleep": lambda seconds: time.sleep(float(seconds)),
+    "wait": wait_for_stop,
+    "summary": lambda size: runtime.flush_progress(step=3, noise="x" * int(size), reason="r" * int(size)),
+}
+for line in config["settings"]["script"]:
+    word, *arguments = line.split(" ", 1)
+    WORDS[word](*arguments)

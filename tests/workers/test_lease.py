@@ -1,0 +1,172 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workers import lease
+from workers.errors import InterruptedRun
+from workers.lease import Lease, Limits, adopted_limits
+
+
+def take(directory, pod="p", **options):
+    return Lease.acquire(directory, pod=pod, uid=pod, lease_seconds=options.pop("lease_seconds", 1.0), **options)
+
+
+def test_numbers_follow_each_other_and_never_restart(tmp_path):
+    for number in (1, 2, 3):
+        held = take(tmp_path)
+        assert (held.number, held.is_current()) == (number, True)
+        held.release()
+    assert lease.numbers(tmp_path) == [1, 2, 3]
+
+
+def test_a_living_holder_is_waited_for(tmp_path):
+    held = take(tmp_path)
+    said: list[str] = []
+    with pytest.raises(InterruptedRun, match="told to stop while waiting for the lease"):
+        began = time.monotonic()
+        take(tmp_path, should_stop=lambda: time.monotonic() - began > 2.5, lease_seconds=2.0, say=said.append)
+    assert said == ["waiting for lease 1 of pod p to end"]
+    held.release()
+    assert take(tmp_path).number == 2
+
+
+def test_of_many_takers_one_gets_each_number_and_they_never_hold_at_once(tmp_path):
+    holding, overlaps, got = [], [], []
+
+    def worker(name: str) -> None:
+        held = take(tmp_path, pod=name, lease_seconds=30.0)
+        holding.append(held.number)
+        overlaps.append(len(holding))
+        time.sleep(0.05)
+        holding.remove(held.number)
+        got.append(held.number)
+        held.release()
+
+    threads = [threading.Thread(target=worker, args=(f"p{n}",)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(got) == [1, 2, 3, 4, 5, 6]
+    assert max(overlaps) == 1
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from workers.lease import Lease
+held = Lease.acquire(Path(sys.argv[1]), pod="old", uid="old", lease_seconds=1.0)
+print(held.number, flush=True)
+held.lost.wait()
+print("lost", held.is_current(), flush=True)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "1\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_dead_holder_is_replaced_after_the_lease_time(tmp_path, holder):
+    holder.kill()
+    holder.wait()
+    began = time.monotonic()
+    assert take(tmp_path, lease_seconds=1.0).number == 2
+    assert 0.8 < time.monotonic() - began < 5
+
+
+def test_a_stopped_holder_that_wakes_up_learns_that_it_has_lost(tmp_path, holder):
+    os.kill(holder.pid, signal.SIGSTOP)
+    mine = take(tmp_path, lease_seconds=1.0)
+    os.kill(holder.pid, signal.SIGCONT)
+    assert holder.stdout.readline() == "lost False\n"
+    assert mine.is_current()
+
+
+def test_a_release_of_a_lost_lease_does_not_free_the_newer_one(tmp_path):
+    old = take(tmp_path)
+    old._released.set()  # its heartbeat dies
+    new = take(tmp_path, lease_seconds=0.5)
+    old._released.clear()
+    old.release()
+    assert lease.read(tmp_path, new.number)["released"] is False
+    with pytest.raises(InterruptedRun):
+        take(tmp_path, should_stop=lambda: True, lease_seconds=5)
+
+
+def test_a_storage_stall_of_the_waiter_does_not_count_as_the_holders_stillness(tmp_path, monkeypatch):
+    take(tmp_path)._released.set()
+    looks = []
+    real = lease.read
+
+    def slow_read(directory, number):
+        looks.append(number)
+        if len(looks) in (2, 3):
+            time.sleep(1.5)  # the volume hangs
+        return real(directory, number)
+
+    monkeypatch.setattr(lease, "read", slow_read)
+    assert take(tmp_path, lease_seconds=2.0).number == 2
+    assert len(looks) > 6
+
+
+def test_a_lease_file_that_cannot_be_read_is_taken_for_a_living_one_until_the_time_is_over(tmp_path):
+    (tmp_path / "000004").write_bytes(b"")
+    began = time.monotonic()
+    assert take(tmp_path, lease_seconds=0.6).number == 5
+    assert time.monotonic() - began > 0.5
+
+
+def test_without_hard_links_the_number_is_still_taken_by_one_only(tmp_path, monkeypatch):
+    def no_links(source, target):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    held = take(tmp_path)
+    assert held.number == 1
+    assert lease._create(tmp_path, 1, {"pod": "other"}) is False
+    assert lease.read(tmp_path, 1)["pod"] == "p"
+
+
+def test_heartbeat_and_adoption_do_not_disturb_each_other(tmp_path):
+    held = take(tmp_path)
+    for step in range(50):
+        held.heartbeat()
+        held.adopt(f"step-{step:08d}.000001", step)
+    record = lease.read(tmp_path, 1)
+    assert int(record["heartbeat"]) >= 50
+    assert (record["adopted"], record["pod"]) == ({"name": "step-00000049.000001", "step": 49}, "p")
+    assert adopted_limits(tmp_path) == Limits(((1, 49),))
+    held.release()
+
+
+STEPS = st.one_of(st.none(), st.integers(0, 20))
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), STEPS), max_size=6, unique_by=lambda a: a[0]), st.integers(0, 20))
+def test_a_publication_is_superseded_if_any_later_lease_went_on_from_before_it(adoptions, step):
+    limits = Limits(tuple(adoptions))
+    for fence in range(11):
+        later = [limit for number, limit in adoptions if number > fence]
+        assert limits.superseded(step, fence) == any(limit is None or limit < step for limit in later)
+
+
+def test_leases_that_adopted_nothing_yet_supersede_nothing(tmp_path):
+    take(tmp_path).release()
+    held = take(tmp_path)
+    assert adopted_limits(tmp_path) == Limits()
+    held.adopt(None, None)
+    assert adopted_limits(tmp_path).superseded(0, 1)
+    assert not adopted_limits(tmp_path).superseded(5, 2)
+    held.release()
