@@ -75,3 +75,25 @@ What the schema cannot say. Each message names the key, what is wrong with it, a
 {{- fail (printf "task: there is no task %q (known: %s)" (toString .Values.task) (sortAlpha $tasks | join ", ")) -}}
 {{- end -}}
 {{- end -}}
+
+{{- /*
+A setting within its bounds. The schema holds numbers to them, but a number that came as text it only knows by its digits.
+*/ -}}
+{{- define "jobctl.checkBounds" -}}
+{{- $value := .value -}}
+{{- $name := .name -}}
+{{- if kindIs "float64" $value -}}
+{{- $node := .node | default dict -}}
+{{- range $rule := prepend (dig "anyOf" list $node) $node -}}
+{{- if lt $value (dig "minimum" $value $rule) -}}
+{{- fail (printf "settings.%s is %v: it must be at least %v" $name $value $rule.minimum) -}}
+{{- else if gt $value (dig "maximum" $value $rule) -}}
+{{- fail (printf "settings.%s is %v: it must be at most %v" $name $value $rule.maximum) -}}
+{{- else if and (hasKey $rule "exclusiveMinimum") (le $value (dig "exclusiveMinimum" $value $rule)) -}}
+{{- fail (printf "settings.%s is %v: it must be more than %v" $name $value $rule.exclusiveMinimum) -}}
+{{- else if and (hasKey $rule "exclusiveMaximum") (ge $value (dig "exclusiveMaximum" $value $rule)) -}}
+{{- fail (printf "settings.%s is %v: it must be less than %v" $name $value $rule.exclusiveMaximum) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}

@@ -30,20 +30,20 @@ The environment: all that depends on where a pod runs. A name that the spec give
 -}}
 {{- range $name, $value := $plain }}
 {{- if not (hasKey $spec.secretEnv $name) }}
-- name: {{ $name }}
+- name: {{ quote $name }}
   value: {{ quote $value }}
 {{- end }}
 {{- end }}
 {{- range $name, $field := $fields }}
 {{- if not (or (hasKey $spec.env $name) (hasKey $spec.secretEnv $name)) }}
-- name: {{ $name }}
+- name: {{ quote $name }}
   valueFrom:
     fieldRef:
       fieldPath: {{ $field }}
 {{- end }}
 {{- end }}
 {{- range $name, $source := $spec.secretEnv }}
-- name: {{ $name }}
+- name: {{ quote $name }}
   valueFrom:
     secretKeyRef:
       name: {{ quote $source.secret }}

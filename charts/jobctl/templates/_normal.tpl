@@ -51,6 +51,7 @@ the worker's config and the hash do not depend on how a value was given.
 {{- $_ := set $settings $key $value -}}
 {{- else -}}
 {{- $wrapped := printf "{\"value\":%s}" (include "jobctl.normal" $value) | fromJson -}}
+{{- include "jobctl.checkBounds" (dict "name" $key "value" $wrapped.value "node" (get $known $key)) -}}
 {{- $_ := set $settings $key $wrapped.value -}}
 {{- end -}}
 {{- end -}}

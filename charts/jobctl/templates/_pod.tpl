@@ -29,10 +29,9 @@ nodeSelector:
 affinity:
   {{- nindent 2 . }}
 {{- end }}
-{{- $tolerations := include "jobctl.tolerations" . }}
-{{- if ne $tolerations "[]" }}
+{{- with include "jobctl.tolerations" . }}
 tolerations:
-  {{- $tolerations | nindent 2 }}
+  {{- nindent 2 . }}
 {{- end }}
 securityContext:
   runAsNonRoot: true
@@ -60,11 +59,11 @@ containers:
     resources:
       requests:
         {{- range $name, $quantity := $sizes.requests }}
-        {{ $name }}: {{ quote $quantity }}
+        {{ quote $name }}: {{ quote $quantity }}
         {{- end }}
       limits:
         {{- range $name, $quantity := $sizes.limits }}
-        {{ $name }}: {{ quote $quantity }}
+        {{ quote $name }}: {{ quote $quantity }}
         {{- end }}
     securityContext:
       allowPrivilegeEscalation: false

@@ -61,5 +61,7 @@ nodeAffinity:
 {{- $tolerations = append $tolerations (dict "key" $key "operator" "Equal" "value" $value "effect" "NoSchedule") -}}
 {{- end -}}
 {{- end -}}
-{{- concat $tolerations .spec.scheduling.tolerations | toYaml -}}
+{{- with concat $tolerations .spec.scheduling.tolerations -}}
+{{- toYaml . -}}
+{{- end -}}
 {{- end -}}

@@ -9,9 +9,9 @@ taken of this text, so neither `planned` nor the chart's default image is in it.
 {{- $scheduling := $values.scheduling | default dict -}}
 {{- $resources := $values.resources | default dict -}}
 {{- $pod := $values.pod | default dict -}}
-{{- $image := $values.image | default nil -}}
+{{- $image := $values.image -}}
 {{- if eq (toString $image) (include "jobctl.defaultImage" .) -}}
-{{- $image = nil -}}
+{{- $image = "" -}}
 {{- end -}}
 {{- $numbers := dict
   "replicas" $values.replicas
@@ -42,7 +42,7 @@ taken of this text, so neither `planned` nor the chart's default image is in it.
   "gates" $numbers.gates
   "retry" $numbers.retry
   "deadlineSeconds" $numbers.deadlineSeconds
-  "image" $image
+  "image" ($image | default nil)
   "env" (include "jobctl.texts" $values.env | fromJson)
   "secretEnv" ($values.secretEnv | default dict)
   "scheduling" (dict

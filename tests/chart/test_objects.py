@@ -1,0 +1,257 @@
+"""What one job consists of."""
+
+from __future__ import annotations
+
+import pytest
+
+KINDS = {"collect": {"kind": "collect"}, "train": {"kind": "train"}, "eval": {"kind": "eval", "from": "r"}}
+
+
+def names(objects):
+    return [(document["kind"], document["metadata"]["name"]) for document in objects]
+
+
+def environment(job):
+    return {entry["name"]: entry for entry in job["spec"]["template"]["spec"]["containers"][0]["env"]}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_job_is_an_account_a_config_and_a_job(render, kind):
+    assert names(render(KINDS[kind])) == [("ServiceAccount", "x"), ("ConfigMap", "x-r1"), ("Job", "x-r1")]
+
+
+def test_replicas_that_train_together_have_a_headless_service_of_the_release_name(render, pick):
+    objects = render({"kind": "train", "replicas": 2})
+    assert pick(objects, "Service")["spec"] == {
+        "clusterIP": "None",
+        "publishNotReadyAddresses": True,
+        "selector": {"app.kubernetes.io/name": "jobctl", "app.kubernetes.io/instance": "x"},
+        "ports": [{"name": "store", "port": 29400}],
+    }
+    job = pick(objects, "Job")["spec"]
+    assert (job["maxFailedIndexes"], job["successPolicy"]) == (0, {"rules": [{"succeededIndexes": "0"}]})
+    assert job["template"]["spec"]["subdomain"] == "x"
+    assert environment(pick(objects, "Job"))["JOBCTL_STORE"]["value"] == "x-r1-0.x:29400"
+
+
+@pytest.mark.parametrize("kind", ["collect", "eval"])
+def test_replicas_that_work_alone_fail_and_succeed_alone(render, pick, kind):
+    objects = render(KINDS[kind] | {"replicas": 2})
+    job = pick(objects, "Job")["spec"]
+    assert "Service" not in dict(names(objects))
+    assert not {"maxFailedIndexes", "successPolicy"} & set(job)
+    assert "JOBCTL_STORE" not in environment(pick(objects, "Job"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_exit_codes_are_judged_by_three_rules_in_this_order(render, pick, kind):
+    assert pick(render(KINDS[kind]), "Job")["spec"]["podFailurePolicy"]["rules"] == [
+        {
+            "action": "FailJob" if kind == "train" else "FailIndex",
+            "onExitCodes": {"containerName": "worker", "operator": "In", "values": [64, 65, 66, 70]},
+        },
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        {"action": "Ignore", "onExitCodes": {"containerName": "worker", "operator": "In", "values": [75, 76, 143]}},
+    ]
+
+
+def test_the_job_is_indexed_with_retries_and_back_off_of_each_index(render, pick):
+    job = pick(
+        render({"kind": "collect", "replicas": 3, "retry": {"perReplica": 5}, "deadlineSeconds": 2000000}), "Job"
+    )
+    job["spec"].pop("template")
+    job["spec"].pop("podFailurePolicy")
+    assert job["spec"] == {
+        "completionMode": "Indexed",
+        "completions": 3,
+        "parallelism": 3,
+        "podReplacementPolicy": "Failed",
+        "backoffLimitPerIndex": 5,
+        "activeDeadlineSeconds": 2000000,
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_suspend_is_left_to_whoever_suspends(render, pick, kind):
+    assert "suspend" not in pick(render(KINDS[kind]), "Job")["spec"]
+
+
+def test_paths_and_hosts_stand_in_the_environment_alone(render, pick, config_of):
+    objects = render({"kind": "train", "replicas": 2})
+    container = pick(objects, "Job")["spec"]["template"]["spec"]["containers"][0]
+    assert container["command"] == ["python", "-m", "workers", "train", "--config", "$(JOBCTL_CONFIG)"]
+    assert "args" not in container
+    texts = []
+
+    def collect(value):
+        for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            collect(item)
+        if isinstance(value, str):
+            texts.append(value)
+
+    collect(config_of(objects))
+    assert [text for text in texts if text.startswith("/") or ":29400" in text] == []
+
+
+def test_the_environment_is_what_workers_expect(render, pick):
+    fields = {
+        "JOBCTL_POD_NAME": "metadata.name",
+        "JOBCTL_POD_UID": "metadata.uid",
+        "JOBCTL_POD_IP": "status.podIP",
+        "JOBCTL_NODE": "spec.nodeName",
+        "JOBCTL_NAMESPACE": "metadata.namespace",
+        "JOBCTL_JOB_UID": "metadata.labels['batch.kubernetes.io/controller-uid']",
+    }
+    plain = {
+        "JOBCTL_CONFIG": "/etc/jobctl/config.json",
+        "JOBCTL_VOLUME": "/shared",
+        "JOBCTL_TMP": "/tmp",
+        "HOME": "/tmp",
+        "JOBCTL_TERMINATION_LOG": "/dev/termination-log",
+        "JOBCTL_METRICS_PORT": "9400",
+        "JOBCTL_GRACE_SECONDS": "60",
+        "MUJOCO_GL": "osmesa",
+    }
+    expected = {name: {"name": name, "value": value} for name, value in plain.items()}
+    expected |= {name: {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()}
+    assert environment(pick(render({"kind": "collect"}), "Job")) == expected
+
+
+def test_a_users_environment_wins_and_stays_text(render, pick):
+    values = {"kind": "collect", "env": {"MUJOCO_GL": "egl", "RATE": "0.10", "MANY": 1000000, "ON": True}}
+    values["secretEnv"] = {"KEY": {"secret": "s", "key": "k"}}
+    entries = pick(render(values), "Job")["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert len({entry["name"] for entry in entries}) == len(entries)
+    found = {entry["name"]: entry.get("value") for entry in entries}
+    assert [found[name] for name in ("MUJOCO_GL", "RATE", "MANY", "ON")] == ["egl", "0.10", "1000000", "true"]
+    assert entries[-1] == {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}
+
+
+def test_shared_memory_is_as_large_as_the_profile_plans(render, pick):
+    def shm(values):
+        volumes = pick(render(values), "Job")["spec"]["template"]["spec"]["volumes"]
+        return {volume["name"]: volume for volume in volumes}["shm"]["emptyDir"]
+
+    assert shm({"kind": "train", "gpu": "a100"}) == {"medium": "Memory", "sizeLimit": "16Gi"}
+    assert shm({"kind": "train", "gpu": "cpu"}) == {"medium": "Memory", "sizeLimit": "512Mi"}
+    assert shm({"kind": "train", "resources": {"shm": "3Gi"}}) == {"medium": "Memory", "sizeLimit": "3Gi"}
+
+
+def test_a_gpu_profile_asks_for_its_gpus_and_their_nodes(render, pick):
+    pod = pick(render({"kind": "train", "gpu": "a10g", "gpusPerReplica": 2}), "Job")["spec"]["template"]["spec"]
+    assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "2"
+    assert pod["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    (term,) = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert term == {
+        "matchExpressions": [{"key": "nvidia.com/gpu.product", "operator": "In", "values": ["NVIDIA-A10G"]}]
+    }
+
+
+def test_without_a_gpu_no_node_is_asked_for(render, pick):
+    pod = pick(render({"kind": "train", "gpu": "cpu"}), "Job")["spec"]["template"]["spec"]
+    assert not {"affinity", "tolerations", "nodeSelector"} & set(pod)
+    assert "nvidia.com/gpu" not in pod["containers"][0]["resources"]["limits"]
+
+
+def test_allow_cpu_leaves_the_place_alone_and_tells_the_worker(render, pick, config_of):
+    strict = render({"kind": "train", "gpu": "a100"})
+    lenient = render({"kind": "train", "gpu": "a100", "allowCpu": True})
+
+    def place(objects):
+        pod = pick(objects, "Job")["spec"]["template"]["spec"]
+        return pod["affinity"], pod["tolerations"], pod["containers"][0]["resources"]
+
+    assert place(strict) == place(lenient)
+    assert [(config["device"], config["allowCpu"]) for config in map(config_of, (strict, lenient))] == [
+        ("cuda", False),
+        ("cuda", True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("resources", "requests", "limits"),
+    [
+        ({}, {"cpu": "500m", "memory": "2Gi"}, {"memory": "2Gi"}),
+        ({"requests": {"memory": "9Gi"}}, {"cpu": "500m", "memory": "9Gi"}, {"memory": "9Gi"}),
+        ({"limits": {"memory": "1Gi"}}, {"cpu": "500m", "memory": "1Gi"}, {"memory": "1Gi"}),
+        (
+            {"requests": {"cpu": 2}, "limits": {"cpu": "4"}},
+            {"cpu": "2", "memory": "2Gi"},
+            {"cpu": "4", "memory": "2Gi"},
+        ),
+    ],
+)
+def test_a_users_sizes_win_and_are_text(render, pick, resources, requests, limits):
+    objects = render({"kind": "eval", "from": "r", "resources": resources})
+    container = pick(objects, "Job")["spec"]["template"]["spec"]["containers"][0]
+    assert container["resources"] == {"requests": requests, "limits": limits}
+
+
+def test_labels_of_a_user_never_replace_those_that_objects_are_found_by(render, pick):
+    values = {"kind": "train", "pod": {"labels": {"jobctl.dev/kind": "eval", "team": 7}}}
+    job = pick(render(values), "Job")
+    labels = job["spec"]["template"]["metadata"]["labels"]
+    assert labels == job["metadata"]["labels"] | {"team": "7"}
+    assert labels["jobctl.dev/kind"] == "train"
+
+
+def test_every_object_has_the_same_labels(render):
+    objects = render({"kind": "train", "replicas": 2, "gpu": "a100"})
+    spec_hash = objects[0]["metadata"]["labels"]["jobctl.dev/spec-hash"]
+    assert len(spec_hash) == 16
+    expected = {
+        "app.kubernetes.io/name": "jobctl",
+        "app.kubernetes.io/instance": "x",
+        "app.kubernetes.io/component": "worker",
+        "app.kubernetes.io/version": "0.1.0",
+        "app.kubernetes.io/managed-by": "Helm",
+        "jobctl.dev/kind": "train",
+        "jobctl.dev/task": "predictor",
+        "jobctl.dev/gpu": "a100",
+        "jobctl.dev/spec-hash": spec_hash,
+    }
+    assert [document["metadata"]["labels"] for document in objects] == [expected] * 4
+
+
+def test_the_config_says_what_was_asked_with_every_default(render, config_of):
+    config = config_of(
+        render({"kind": "train", "settings": {"lr": "1e-4"}, "planned": {"freshToken": "abc"}}, name="run-1")
+    )
+    spec = config.pop("spec")
+    assert config == {
+        "version": "0.1.0",
+        "run": "run-1",
+        "kind": "train",
+        "task": "predictor",
+        "gpu": "cpu",
+        "device": "cpu",
+        "allowCpu": False,
+        "replicas": 1,
+        "gpusPerReplica": 1,
+        "preset": "balanced",
+        "data": "datasets/run-1",
+        "from": None,
+        "settings": {"lr": 0.0001},
+        "checkpoint": {"everySeconds": 60, "keep": 3},
+        "gates": {},
+        "graceSeconds": 60,
+        "freshToken": "abc",
+        "specHash": config["specHash"],
+    }
+    assert "planned" not in spec
+    assert {key: spec[key] for key in ("settings", "data", "image")} == {
+        "settings": {"lr": 0.0001},
+        "data": "datasets/run-1",
+        "image": None,
+    }
+
+
+def test_queue_priority_and_spot_reach_the_scheduler(render, pick):
+    job = pick(render({"kind": "train", "scheduling": {"queue": "q", "priority": "high", "spot": True}}), "Job")
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "q"
+    pod = job["spec"]["template"]["spec"]
+    assert pod["priorityClassName"] == "high"
+    assert {"key": "cloud.google.com/gke-spot", "operator": "Equal", "value": "true", "effect": "NoSchedule"} in pod[
+        "tolerations"
+    ]
+    assert "requiredDuringSchedulingIgnoredDuringExecution" not in pod["affinity"]["nodeAffinity"]

@@ -1,0 +1,55 @@
+"""The claim that jobs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from jobctl import helm
+
+CHART = Path(__file__).resolve().parents[2] / "charts" / "jobctl-platform"
+
+
+def claim(**values):
+    (document,) = helm.template("platform", {"claim": values}, chart=CHART)
+    return document
+
+
+def test_it_is_one_claim_that_helm_keeps_on_uninstall(schema_errors):
+    document = claim()
+    assert document["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    assert document["metadata"]["name"] == "shared"
+    assert document["spec"] == {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "100Gi"}}}
+    assert schema_errors(document) == []
+
+
+def test_its_name_is_the_one_that_jobs_mount_by_default():
+    values = yaml.safe_load((CHART.parent / "jobctl" / "values.yaml").read_text())
+    assert claim()["metadata"]["name"] == values["volume"]["claim"]
+
+
+def test_no_annotation_can_take_the_keeping_away():
+    document = claim(annotations={"helm.sh/resource-policy": "delete", "driver": "fast"})
+    assert document["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep", "driver": "fast"}
+
+
+def test_it_binds_to_an_existing_volume():
+    spec = claim(storageClass="", volumeName="disk-1", accessMode="ReadWriteOnce", size="5Gi")["spec"]
+    assert spec == {
+        "accessModes": ["ReadWriteOnce"],
+        "storageClassName": "",
+        "volumeName": "disk-1",
+        "resources": {"requests": {"storage": "5Gi"}},
+    }
+
+
+def test_nothing_is_made_where_a_claim_is_there_already():
+    assert helm.template("platform", {"claim": {"create": False}}, chart=CHART) == []
+
+
+@pytest.mark.parametrize("values", [{"sise": "1Gi"}, {"accessMode": "RWX"}, {"size": "large"}])
+def test_bad_values_are_refused(values):
+    with pytest.raises(helm.UsageError, match="claim"):
+        claim(**values)
