@@ -19,11 +19,12 @@ from workers.episodes import check
 from workers.errors import BadConfigError, BadDataError, InterruptedRun, StuckError, WorkerError
 from workers.metrics import METRICS, Metrics
 from workers.runtime import Runtime, run_directory
-from workers.tasks.compute import arithmetic, choose_device, make_exact
+from workers.tasks.compute import arithmetic, choose_device, make_exact, required_data
 from workers.tasks.curves import draw_training
 from workers.tasks.weights import weights_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from workers.config import Config
@@ -70,14 +71,14 @@ class Trainer:
         make_exact(self.device, self.settings.threads)
         self.autocast, self.scaler = arithmetic(self.settings.precision, self.device)
         self.run_dir = run_directory(runtime.volume, config.run)
-        dataset = runtime.volume / _required_data(config)
+        dataset = required_data(config, runtime)
         self.metrics = Metrics(runtime, config)
         self.metrics.serve()
         self.checkpoints = Checkpoints(self.run_dir, runtime.fence, config.checkpoint.keep, report=self._report)
         self.metrics.track("checkpoint_age_seconds", self.checkpoints.age_seconds)
         restored = self.checkpoints.restore()
         if restored is None:
-            _check_data(dataset)
+            _check_data(dataset, runtime.progress)
         self.task = tasks.training(config.task, self.settings, dataset, self.device)
         self.model = self.task.model.train()
         self.optimizer = torch.optim.AdamW(
@@ -332,22 +333,16 @@ def learning_rate(step: int, steps: int, peak: float, warmup_fraction: float) ->
 
 
 def _require_one_process(config: Config) -> None:
-    if config.replicas * config.gpus_per_replica > 1:
+    if config.replicas * (config.gpus_per_replica if config.device == "cuda" else 1) > 1:
         raise BadConfigError(
             f"train with {config.replicas} replicas of {config.gpus_per_replica} GPUs: this version trains in one "
             "process; use replicas: 1 and gpusPerReplica: 1"
         )
 
 
-def _required_data(config: Config) -> str:
-    if not config.data:
-        raise BadConfigError("data is missing: name the dataset on the volume to train on, such as datasets/NAME")
-    return config.data
-
-
-def _check_data(dataset: Path) -> None:
+def _check_data(dataset: Path, beat: Callable[[], None]) -> None:
     """Raises BadDataError unless the dataset passes the check that collect ran at its end."""
-    problems = check.check(dataset, None).problems
+    problems = check.check(dataset, None, beat).problems
     if problems:
         more = f" (and {len(problems) - PROBLEMS_TOLD} more)" if len(problems) > PROBLEMS_TOLD else ""
         raise BadDataError(f"{dataset} fails the data check: {'; '.join(problems[:PROBLEMS_TOLD])}{more}")

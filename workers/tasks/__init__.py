@@ -7,7 +7,8 @@ The loops know a task by these protocols only. Whoever adds one writes a package
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
 
 TASKS = ("predictor",)
 Table = dict[str, Any]  # {"columns": [...], "rows": [[...]]}, as in result.json
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an evaluation found. `write(directory)` adds plots/*.png and report.md."""
+
+    figures: dict[str, float]
+    tables: dict[str, Table]
+    write: Callable[[Path], None]
 
 
 class TrainingTask(Protocol):
@@ -42,16 +52,17 @@ class TrainingTask(Protocol):
 
 
 class JudgingTask(Protocol):
-    """What the evaluation needs. Built as Judging(settings, weights, identity, dataset)."""
+    """What the evaluation needs. Built as Judging(settings, weights, identity, dataset, device)."""
 
     gates: Sequence[str]  # figures that a spec may set a bound for
     episodes: list[Entry]  # to be judged
+    checksum: str  # of the dataset
 
     def judge(self, entries: Sequence[Entry]) -> dict[str, torch.Tensor]:
         """The model's predictions of these episodes, by names that are each episode's own."""
 
-    def report(self, predictions: Mapping[str, torch.Tensor]) -> Any:
-        """A Report of all episodes' predictions: figures, tables, and `write(directory)` for plots and text."""
+    def report(self, predictions: Mapping[str, torch.Tensor]) -> Report:
+        """On the predictions of all `episodes`."""
 
 
 def require(task: str) -> None:
@@ -72,7 +83,16 @@ def training(task: str, settings: Any, dataset: Path, device: torch.device) -> T
     return importlib.import_module(f"workers.tasks.{task}.training").Training(settings, dataset, device)
 
 
-def judging(task: str, settings: Any, weights: Mapping[str, torch.Tensor], identity: Any, dataset: Path) -> JudgingTask:
+def judging(
+    task: str,
+    settings: Any,
+    weights: Mapping[str, torch.Tensor],
+    identity: Mapping[str, Any],
+    dataset: Path,
+    device: torch.device,
+) -> JudgingTask:
     """Raises BadDataError if the dataset can't be judged, BadConfigError if the weights aren't this task's."""
     require(task)
-    return importlib.import_module(f"workers.tasks.{task}.judging").Judging(settings, weights, identity, dataset)
+    return importlib.import_module(f"workers.tasks.{task}.judging").Judging(
+        settings, weights, identity, dataset, device
+    )

@@ -1,4 +1,4 @@
-"""The device a loop computes on, and in which arithmetic."""
+"""What a loop computes with: the dataset, the device, and in which arithmetic."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from workers.errors import BadConfigError
+from workers.errors import BadConfigError, BadDataError
+from workers.runtime import Runtime, data_directory
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from workers.config import Config
 
 Autocast = Callable[[], AbstractContextManager[None]]
@@ -51,3 +54,15 @@ def arithmetic(precision: str, device: torch.device) -> tuple[Autocast, torch.am
         return lambda: torch.autocast(device.type, enabled=False), scaler
     dtype = torch.bfloat16 if precision == "bf16" else torch.float16
     return lambda: torch.autocast(device.type, dtype=dtype), scaler
+
+
+def required_data(config: Config, runtime: Runtime) -> Path:
+    """The dataset's directory. Raises BadConfigError if none is named, BadDataError naming those there are."""
+    if not config.data:
+        raise BadConfigError("data is missing: name the dataset on the volume, such as datasets/NAME")
+    dataset = data_directory(runtime.volume, config.data, config.run)
+    if not dataset.is_dir():
+        known = sorted(f"datasets/{path.name}" for path in (runtime.volume / "datasets").glob("*"))
+        there = f"datasets on this volume: {', '.join(known)}" if known else "this volume holds no dataset: collect one"
+        raise BadDataError(f"data: {config.data} does not exist; {there}")
+    return dataset

@@ -118,6 +118,7 @@ def logits_of(
     """Logits (len(rows), H, F) of the windows that end at these rows, without dropout; the model's mode is kept."""
     was_training = model.training
     model.eval()
-    found = [model(timesteps.windows(part, context)).float() for part in rows.split(at_once)]
+    device = next(model.parameters()).device
+    found = [model(timesteps.windows(part, context).to(device)).float() for part in rows.split(at_once)]
     model.train(was_training)
     return torch.cat(found)

@@ -1,0 +1,211 @@
+"""Evaluation: `python -m workers eval`. Index k of n judges every n-th test episode; whoever sees all parts reports.
+
+runs/RUN/predictions/INDEX.FENCE/{predictions.safetensors, part.json, manifest.json}     one index' part
+runs/RUN/results/INDEX.FENCE, runs/RUN/results/run.NUMBER                                its end, and the run's
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workers import results, storage, tasks
+from workers.errors import BadConfigError, BadDataError, GateMissedError, InterruptedRun
+from workers.metrics import Metrics
+from workers.runtime import Runtime, run_directory
+
+if TYPE_CHECKING:
+    import torch
+
+    from workers.checkpoint import Restored
+    from workers.config import Config
+
+PREDICTIONS, PART = "predictions.safetensors", "part.json"
+NAMED_AT_MOST = 5
+
+
+def run(config: Config, runtime: Runtime) -> None:
+    """Judge this index' share, and report once all shares are there. Raises GateMissedError below a gate."""
+    from workers.tasks import compute, weights
+
+    settings = config.settings_as(tasks.settings_model(config.task, "eval"))
+    if not config.from_:
+        raise BadConfigError("from is missing: name the training whose weights are to be judged")
+    judged = weights.weights_of(runtime.volume, config.from_, config.task)
+    dataset = compute.required_data(config, runtime)
+    device = compute.choose_device(config)
+    compute.make_exact(device, settings.threads)
+    task = tasks.judging(config.task, settings, judged.tensors["model"], judged.state["identity"], dataset, device)
+    _require_gates(config.gates, task.gates)
+    _require_unseen(judged, task)
+    print(f"judging {judged.path.name} of {config.from_} on {len(task.episodes)} test episodes", flush=True)
+
+    parts = Parts(config, runtime, identity={"weights": _identity(judged), "data": task.checksum})
+    metrics = Metrics(runtime, config)
+    metrics.serve()
+    own = parts.read(runtime.index) or parts.publish(_judge(task, config, runtime, metrics))
+    if not parts.all_published():
+        reason = f"judged {len(own)} of {len(task.episodes)} episodes; the index that ends last writes the report"
+        results.publish_result(runtime, config, scope="index", code=0, reason=reason, figures={"episodes": len(own)})
+        print(reason, flush=True)
+        return
+    predictions = dict(own)
+    for index in set(range(config.replicas)) - {runtime.index}:
+        share = parts.read(index)
+        if share is None:
+            print(f"index {index} judged other weights or data: judging its share again", flush=True)
+            share = task.judge(task.episodes[index :: config.replicas])
+        predictions |= share
+    _conclude(task.report(predictions), config, runtime)
+
+
+def _judge(task: tasks.JudgingTask, config: Config, runtime: Runtime, metrics: Metrics) -> dict[str, torch.Tensor]:
+    """The predictions of this index' share, an episode at a time."""
+    share = task.episodes[runtime.index :: config.replicas]
+    found: dict[str, torch.Tensor] = {}
+    for done, entry in enumerate(share, start=1):
+        if runtime.stop.is_set():
+            raise InterruptedRun(f"told to stop after {done - 1} of {len(share)} episodes: they are judged again")
+        found |= task.judge([entry])
+        runtime.progress(step=done, steps=len(share))
+        metrics.log(done, steps=len(share))
+    return found
+
+
+def _conclude(report: tasks.Report, config: Config, runtime: Runtime) -> None:
+    """Publish the run's result and this index'; raises GateMissedError below a gate, InterruptedRun on a signal."""
+    if runtime.stop.is_set():
+        raise InterruptedRun("told to stop before the report was written: the predictions are saved")
+    misses = missed_gates(config.gates, report.figures)
+    code = GateMissedError.code if misses else 0
+    shown = ", ".join(
+        f"{name} {report.figures[name]:.2f}" for name in ("precision", "recall", "f1") if name in report.figures
+    )
+    reason = (
+        "; ".join(misses)
+        if misses
+        else f"judged {report.figures['episodes']:.0f} episodes: {shown or 'nothing to find'}"
+    )
+    before = results.read_result(run_directory(runtime.volume, config.run), "run")
+    if not before or (before["specHash"], before["jobUid"], before["exitCode"]) != (
+        config.spec_hash,
+        runtime.job_uid,
+        code,
+    ):
+        results.publish_result(
+            _numbered(config, runtime),
+            config,
+            scope="run",
+            code=code,
+            reason=reason,
+            figures=report.figures,
+            tables=report.tables,
+            files=report.write,
+        )
+    results.publish_result(
+        runtime, config, scope="index", code=code, reason=reason, figures=report.figures, tables=report.tables
+    )
+    for row in report.tables["predictors"]["rows"]:
+        print(_line(dict(zip(report.tables["predictors"]["columns"], row, strict=True))), flush=True)
+    print(reason, flush=True)
+    if misses:
+        raise GateMissedError(reason)
+
+
+def missed_gates(gates: Mapping[str, float], figures: Mapping[str, float]) -> list[str]:
+    """One clause for each figure below its gate; what is undefined is below every gate."""
+    return [
+        f"{name} {figures[name]:.2f} < {gate:.2f}"
+        if name in figures
+        else f"{name} is undefined, the gate is {gate:.2f}"
+        for name, gate in gates.items()
+        if name not in figures or figures[name] < gate
+    ]
+
+
+class Parts:
+    """What each index published. `identity` says of which weights and data; a part of others is as good as none."""
+
+    def __init__(self, config: Config, runtime: Runtime, identity: Mapping[str, Any]) -> None:
+        self._directory = run_directory(runtime.volume, config.run) / "predictions"
+        self._runtime, self._replicas = runtime, config.replicas
+        self._identity = {**identity, "replicas": config.replicas}
+        storage.clean_temporaries(self._directory, runtime.fence)
+
+    def publish(self, predictions: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Publish this index' part under its own number."""
+        from safetensors.torch import save_file
+
+        def write(directory: Path) -> None:
+            save_file(predictions, directory / PREDICTIONS)
+            (directory / PART).write_text(json.dumps(self._identity))
+
+        with contextlib.suppress(FileExistsError):
+            storage.publish(self._directory / f"{self._runtime.index}.{self._runtime.fence:06d}", write)
+        return predictions
+
+    def read(self, index: int) -> dict[str, torch.Tensor] | None:
+        """The newest part of an index that is sound and of the same weights and data."""
+        from safetensors.torch import load_file
+
+        for path in self._of(index):
+            with contextlib.suppress(storage.CorruptError, FileNotFoundError):
+                storage.verify(path)
+                if storage.read_json(path / PART) == self._identity:
+                    return load_file(path / PREDICTIONS)
+        return None
+
+    def all_published(self) -> bool:
+        return all(self._of(index) for index in range(self._replicas))
+
+    def _of(self, index: int) -> list[Path]:
+        found = [(fence, path) for stem, fence, path in storage.fenced(self._directory) if stem == str(index)]
+        return [path for _, path in sorted(found, reverse=True)]
+
+
+def _identity(judged: Restored) -> dict[str, Any]:
+    manifest = storage.read_json(judged.path / storage.MANIFEST)
+    return {"step": judged.step, "sha256": manifest["files"]["model.safetensors"]["sha256"]}
+
+
+def _require_gates(gates: Mapping[str, float], known: Any) -> None:
+    for name in gates:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3) or known[:NAMED_AT_MOST]
+            raise BadConfigError(f"gates.{name} is an unknown figure; nearest: {', '.join(near)}")
+
+
+def _require_unseen(judged: Restored, task: tasks.JudgingTask) -> None:
+    """Raises BadDataError if an episode that shaped the weights would be judged by them."""
+    seen = set(judged.state["seenSeeds"])
+    leaked = [entry.episode for entry in task.episodes if entry.seed in seen]
+    if leaked:
+        named = ", ".join(map(str, leaked[:NAMED_AT_MOST]))
+        raise BadDataError(
+            f"{len(leaked)} of {len(task.episodes)} test episodes were seen by the training ({named}, ...): "
+            "the figures would be worth nothing; train again, or judge on another dataset"
+        )
+
+
+def _numbered(config: Config, runtime: Runtime) -> Runtime:
+    """Leases of different indexes count on their own, so the run's results have a number of their own: the next one."""
+    directory = run_directory(runtime.volume, config.run) / "results"
+    numbers = [number for stem, number, _ in storage.fenced(directory) if stem == "run"]
+    return dataclasses.replace(runtime, fence=max(numbers, default=0) + 1)
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    def shown(name: str) -> str:
+        value = row[name]
+        return (
+            f"{name} undefined"
+            if value is None
+            else f"{name} {value:.3f} ({row[name + '_low']:.2f}–{row[name + '_high']:.2f})"
+        )
+
+    return f"{row['predictor']:>10}: " + "  ".join(shown(name) for name in ("precision", "recall", "f1"))
