@@ -109,9 +109,7 @@ def _assignment(text: str) -> dict[str, Any]:
     """One `--set`; `steps=400` is short for `settings.steps=400` where only a setting has that name."""
     assigned = documents.assignment(text)
     (key,) = assigned
-    schema = read_schema()
-    settings = {name for title, node in schema["$defs"].items() if "." in title for name in node.get("properties", {})}
-    return {"settings": assigned} if key in settings and key not in schema["properties"] else assigned
+    return {"settings": assigned} if key in setting_names() and key not in read_schema()["properties"] else assigned
 
 
 def _source(file: Path | None, number: int | None) -> str:
@@ -159,6 +157,12 @@ def _refusal(problems: Sequence[str], source: str) -> UsageError:
 def read_schema() -> dict[str, Any]:
     """The chart's values.schema.json: the one schema that Helm and jobctl both hold a job against."""
     return json.loads((chart_directory() / "values.schema.json").read_text(encoding="utf-8"))
+
+
+def setting_names() -> set[str]:
+    """Every setting of any task and kind: scripts/schemas.py names their schemas TASK.KIND."""
+    nodes = [node for title, node in read_schema()["$defs"].items() if "." in title]
+    return {name for node in nodes for name in node.get("properties", {})}
 
 
 @cache
@@ -231,11 +235,9 @@ def _with_numbers(value: Any, node: Mapping[str, Any]) -> Any:
     if isinstance(value, list):
         return [_with_numbers(item, node.get("items", {})) for item in value]
     if isinstance(value, str) and _is_number(node):
-        try:
-            number = float(value)
-        except ValueError:
+        if not re.match(node["pattern"], value):
             return value
-        return int(number) if number.is_integer() and "integer" in node["type"] else number
+        return int(value) if "integer" in node["type"] else float(value)
     return value
 
 
@@ -280,7 +282,12 @@ def _unexpected(path: str, _: Any, node: Mapping[str, Any], kind: Any) -> str:
     if not path:
         known = known - {"global", "planned"} | {"name"}
     place = path or "a spec"
-    return " ".join(f"{place} has no key {key!r}{nearest(key, known)}." for key in kind.unexpected)
+
+    def hint(key: str) -> str:
+        misplaced = not path and key in setting_names()
+        return f": it is a setting, write settings.{key}" if misplaced else nearest(key, known)
+
+    return " ".join(f"{place} has no key {key!r}{hint(key)}." for key in kind.unexpected)
 
 
 def _wrong_type(path: str, value: Any, _: Mapping[str, Any], kind: Any) -> str:

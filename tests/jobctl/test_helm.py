@@ -1,0 +1,83 @@
+"""Finding Helm, and what is made of its complaints."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobctl import helm
+from jobctl.errors import JobctlError, UsageError
+
+
+def program(path: Path, text: str = "#!/bin/sh\n") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    """One Helm in each of the three places."""
+    beside = program(tmp_path / "venv" / "bin" / "helm")
+    monkeypatch.setattr(sys, "executable", str(beside.parent / "python"))
+    return program(tmp_path / "named"), program(tmp_path / "path" / "helm"), beside
+
+
+def test_the_named_helm_is_used_before_the_one_on_path_before_the_one_beside_python(places, tmp_path):
+    named, on_path, beside = places
+    assert helm.find_helm({"JOBCTL_HELM": str(named), "PATH": str(on_path.parent)}) == named
+    assert helm.find_helm({"PATH": str(on_path.parent)}) == on_path
+    assert helm.find_helm({"PATH": str(tmp_path / "empty")}) == beside
+
+
+def test_a_named_helm_that_is_none_is_an_error_and_not_passed_over(places, tmp_path):
+    with pytest.raises(JobctlError, match=r"JOBCTL_HELM names .* which is no program"):
+        helm.find_helm({"JOBCTL_HELM": str(tmp_path / "gone"), "PATH": os.environ["PATH"]})
+
+
+def test_a_missing_helm_is_an_error_that_says_where_it_may_lie(places, tmp_path):
+    places[2].unlink()
+    with pytest.raises(JobctlError, match=r"neither on PATH nor at .*: run `make setup`, or set JOBCTL_HELM"):
+        helm.find_helm({"PATH": str(tmp_path / "empty")})
+
+
+def test_a_helm_that_cannot_be_started_is_named(tmp_path, monkeypatch):
+    broken = program(tmp_path / "helm", "#!/nonexistent\n")
+    monkeypatch.setenv("JOBCTL_HELM", str(broken))
+    with pytest.raises(JobctlError, match=f"Helm .{broken}. can't be started"):
+        helm.template("x", {"kind": "train"})
+
+
+def test_objects_come_in_the_order_in_which_helm_makes_them():
+    kinds = [document["kind"] for document in helm.template("x", {"kind": "train", "replicas": 2})]
+    assert kinds == ["ServiceAccount", "ConfigMap", "Service", "Job"]
+
+
+def test_the_namespace_reaches_every_object():
+    documents = helm.template("x", {"kind": "train", "replicas": 2}, namespace="team")
+    assert {document["metadata"]["namespace"] for document in documents} == {"team"}
+
+
+def test_what_the_chart_refuses_is_a_usage_error_of_one_sentence():
+    with pytest.raises(UsageError) as caught:
+        helm.template("x", {"kind": "train", "foo": 1, "settings": {"stepz": 1, "lr": "x"}})
+    said = str(caught.value)
+    assert "additional properties 'foo' not allowed" in said
+    assert "settings: additional properties 'stepz' not allowed" in said
+    assert "settings.lr: 'x' does not match" in said
+    assert "\n" not in said
+
+
+def test_an_unknown_complaint_is_passed_on_without_its_prefix():
+    error = helm.error_of("level=INFO msg=noise\nError: something\n  else broke\n")
+    assert (type(error), str(error)) == (JobctlError, "Helm failed: something else broke.")
+
+
+def test_an_older_kubernetes_is_a_usage_error():
+    with pytest.raises(UsageError, match=r"Kubernetes is v1\.30\.0, and the chart needs >=1\.34"):
+        helm.template("x", {"kind": "train"}, kube_version="1.30.0")
