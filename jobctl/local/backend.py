@@ -119,6 +119,11 @@ class LocalBackend:
             raise NotFoundError(f"Job {name} has no pod of index {index} that could be evicted.")
         self._command(self._newest(name), "evict", index=index)
 
+    def supervisor_pid(self, name: str) -> int | None:
+        """The process that controls the newest revision, None if it has ended or was killed."""
+        supervisor = _supervisor(self._newest(name))
+        return None if supervisor is None else supervisor.pid
+
     # ---- revisions on disk
 
     def _lock(self) -> contextlib.AbstractContextManager[None]:
@@ -219,11 +224,13 @@ class LocalBackend:
         return path
 
     def _may_write(self, name: str) -> bool:
-        """Whether a log may still grow."""
+        """Whether a log may still grow. That of a cancelled job doesn't, once its pods have ended."""
         try:
-            return self.record(name).controller == "alive"
+            record = self.record(name)
         except NotFoundError:
             return False
+        pods_left = record.job["status"]["active"] + record.job["status"]["terminating"]
+        return record.controller == "alive" and not (record.cancelled and pods_left == 0)
 
 
 def backoff_scale() -> float:

@@ -121,8 +121,8 @@ def parse_indexes(text: str) -> frozenset[int]:
     """The inverse of format_indexes. Raises ValueError for anything else."""
     found: set[int] = set()
     for part in filter(None, text.split(",")):
-        first, _, last = part.partition("-")
-        low, high = int(first), int(last or first)
+        first, dash, last = part.partition("-")
+        low, high = int(first), int(last if dash else first)
         if low > high:
             raise ValueError(f"{part!r} runs backwards")
         found.update(range(low, high + 1))

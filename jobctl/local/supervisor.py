@@ -23,7 +23,6 @@ from jobctl.local.translate import translate
 
 POLL_SECONDS = 0.5  # between looks at control/, should a wake-up be lost
 RETRY_SECONDS = 1.0  # after an OSError: a full disk, no memory for a process
-SAY_AGAIN_SECONDS = 60.0
 
 
 def say(text: str) -> None:
@@ -48,7 +47,7 @@ class Supervisor:
         self.started_at: float | None = None  # monotonic; None while suspended
         self.dirty = True
         self.save_at = 0.0
-        self.said_at = -SAY_AGAIN_SECONDS
+        self.failed_writes = 0
         self.handled: set[str] = set()
         self.identity = Identity.of(os.getpid())
         self.selector = selectors.DefaultSelector()
@@ -307,10 +306,13 @@ class Supervisor:
             if raising:
                 raise
             self.save_at = now + RETRY_SECONDS
-            if now - self.said_at >= SAY_AGAIN_SECONDS:
-                self.said_at = now
+            if self.failed_writes == 0:
                 say(f"the state can't be written, tried again every {RETRY_SECONDS:g} s: {error}")
+            self.failed_writes += 1
             return
+        if self.failed_writes:  # said again: the log may lie on the disk that was full
+            say(f"the state is written again, after {self.failed_writes} tries that failed")
+            self.failed_writes = 0
         self.dirty = False
         self.dir.drop_commands(self.handled)
 

@@ -1,6 +1,7 @@
-"""What batch/v1 says of Indexed Jobs, as statements that hold on every backend (`cluster` is the fixture that differs)."""
+"""What batch/v1 says of Indexed Jobs, as statements that hold on every backend; `cluster` is what differs."""
 
 import time
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -109,7 +110,7 @@ class TestRetries:
         cluster.submit("wait", manifest(script, backoffLimitPerIndex=3, **ON_VOLUME))
         cluster.end("wait")
         times = [float(line) for line in (cluster.volume("shared") / "times").read_text().split()]
-        gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+        gaps = [later - earlier for earlier, later in pairwise(times)]
         assert [gap >= 10 * 2**n * cluster.backoff_scale for n, gap in enumerate(gaps)] == [True, True, True]
         assert gaps[2] > gaps[1] > gaps[0]
 
@@ -212,6 +213,12 @@ class TestCancelAndDelete:
         cluster.backend.resume("stop")
         record = cluster.running("stop")
         assert (record.suspended, record.cancelled) == (False, False)
+
+    def test_following_the_logs_of_a_cancelled_job_ends(self, cluster, manifest):
+        cluster.submit("quiet", manifest(SLEEP))
+        cluster.said("quiet", "up")
+        cluster.backend.cancel("quiet")
+        assert [line.text for line in cluster.backend.logs("quiet", None, follow=True)] == ["up"]
 
     def test_delete_ends_the_pods_and_keeps_the_volume(self, cluster, manifest):
         script = "trap 'echo bye > $SHARED/bye; kill $!; exit 75' TERM; echo up; sleep 60 & wait"
