@@ -1,0 +1,276 @@
+"""Collect: each episode exactly once, whatever happens, and the same dataset however it was collected."""
+
+import json
+import multiprocessing
+import random
+import re
+import runpy
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workers import collect, results, storage
+from workers.config import Config
+from workers.envs.settings import MAX_EPISODES, CollectSettings
+from workers.episodes import check, ledger
+from workers.errors import BadConfigError
+from workers.runtime import Runtime
+
+HELPER = Path(__file__).parent / "episodes" / "fake_collect.py"
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(
+    ["workers.collect", "workers.loop", "workers.envs.vector", "gymnasium.vector", "zarr", "matplotlib.figure"]
+)
+EPISODES = 8
+
+
+class Collection:
+    """A volume, and attempts that collect into datasets/run with a fake simulator."""
+
+    def __init__(self, volume: Path, step_seconds: float = 0.0) -> None:
+        self.volume, self.step_seconds = volume, step_seconds
+        self.dataset, self.run_dir = volume / "datasets/run", volume / "runs/run"
+        self.fence = 0
+        volume.mkdir(parents=True, exist_ok=True)
+
+    def start(self, index: int = 0, replicas: int = 1, job: str = "job", **more) -> FORKS.Process:
+        self.fence += 1
+        self.log = self.volume / f"{self.fence}.log"
+        config = self.volume / f"{self.fence}.json"
+        config.write_text(json.dumps(config_of(replicas=replicas, **more)))
+        arguments = {
+            "config": str(config),
+            "log": str(self.log),
+            "step_seconds": self.step_seconds,
+            "env": {
+                "JOBCTL_VOLUME": str(self.volume),
+                "JOBCTL_TMP": str(self.volume),
+                "JOBCTL_METRICS_PORT": "0",
+                "JOBCTL_FENCE": str(self.fence),
+                "JOBCTL_JOB_UID": job,
+                "JOB_COMPLETION_INDEX": str(index),
+            },
+        }
+        process = FORKS.Process(target=runpy.run_path, args=(str(HELPER), {"ARGUMENTS": arguments}, "__main__"))
+        process.start()
+        return process
+
+    def run(self, **more) -> int:
+        process = self.start(**more)
+        process.join(60)
+        return process.exitcode
+
+    def said(self) -> list[str]:
+        return self.log.read_text().splitlines()
+
+    def merged(self) -> bytes:
+        return (self.dataset / "ledger.json").read_bytes()
+
+    def entries(self) -> list[ledger.Entry]:
+        return ledger.recorded(self.dataset)
+
+
+def config_of(replicas: int = 1, episodes: int = EPISODES, spec_hash: str = "hash", settings=(), **more) -> dict:
+    settings = {"episodes": episodes, "envs": 2, "maxSteps": 20, **dict(settings)}
+    base = {"version": "0.1.0", "run": "run", "kind": "collect", "task": "predictor", "specHash": spec_hash}
+    return base | {"replicas": replicas, "settings": settings} | more
+
+
+@pytest.fixture
+def collection(tmp_path):
+    return Collection(tmp_path / "volume")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Collection:
+    """What one replica with one simulator records when nothing happens."""
+    collection = Collection(tmp_path_factory.mktemp("undisturbed"))
+    assert collection.run(settings={"envs": 1}) == 0
+    return collection
+
+
+@given(st.integers(1, 500), st.integers(1, 40))
+def test_indexes_own_disjoint_contiguous_ranges_that_are_all_episodes(episodes, replicas):
+    ranges = [collect.episodes_of(index, replicas, episodes) for index in range(replicas)]
+    assert [number for owned in ranges for number in owned] == list(range(episodes))
+    assert max(map(len, ranges)) - min(map(len, ranges)) <= 1
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**31 - 1), st.integers(0, MAX_EPISODES - 1)), unique=True, max_size=50))
+def test_no_two_episodes_of_any_datasets_share_a_seed(pairs):
+    seeds = [CollectSettings(seed=seed).seed_of(episode) for seed, episode in pairs]
+    assert len(set(seeds)) == len(pairs)
+
+
+def test_an_undisturbed_run_records_every_episode_and_says_so(undisturbed):
+    entries = undisturbed.entries()
+    assert [(entry.episode, entry.seed) for entry in entries] == [(n, 1_000_000 + n) for n in range(EPISODES)]
+    lines = [line for line in undisturbed.said() if line.startswith("episode ")]
+    pattern = r"episode (\d)/8 seed 100000\1 \w+ after [3-8] steps( \(perturbed\))?, \d\.\d MB, \d+\.\d s"
+    assert [bool(re.fullmatch(pattern, line)) for line in lines] == [True] * EPISODES
+    assert undisturbed.said()[-1] == "all 8 episodes are recorded and pass the data check"
+
+
+def test_the_end_is_published_with_figures_tables_and_pictures(undisturbed):
+    run = results.read_result(undisturbed.run_dir, "run")
+    index = results.read_result(undisturbed.run_dir, 0)
+    assert (run["exitCode"], index["exitCode"]) == (0, 0)
+    assert run["figures"] == check.check(undisturbed.dataset, EPISODES).figures
+    assert set(run["tables"]) == {"outcomes", "labels", "signals", "misses"}
+    files = storage.verify(undisturbed.run_dir / "results/run.000001")["files"]
+    assert set(files) == {"result.json", "report.md", "plots/outcomes.png", "plots/episode.png"}
+    assert files["plots/episode.png"]["bytes"] > 50_000
+
+
+def test_metrics_count_what_was_recorded(undisturbed):
+    lines = [json.loads(line) for line in (undisturbed.run_dir / "metrics/0.000001.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, EPISODES + 1))
+    outcomes = {name: count for name, count in lines[-1].items() if re.match(r"episodes_(?!per_second)", name)}
+    assert sum(outcomes.values()) == lines[-1]["episodes"] == EPISODES
+    assert all(line["episodes_per_second"] > 0 and line["timesteps_per_second"] > 0 for line in lines)
+
+
+def test_the_dataset_does_not_depend_on_replicas_or_simulators(collection, undisturbed):
+    processes = [collection.start(index=index, replicas=3, settings={"envs": 3}) for index in range(3)]
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert collection.merged() == undisturbed.merged()
+
+
+def test_sigkill_at_random_instants_records_each_episode_exactly_once(tmp_path, undisturbed):
+    collection = Collection(tmp_path / "volume", step_seconds=0.01)
+    expected = {entry.episode: entry for entry in undisturbed.entries()}
+    instants = random.Random(4)
+    recorded: set[int] = set()
+    killed = 0
+    for _ in range(40):
+        process = collection.start()
+        process.join(instants.uniform(0.05, 0.6))
+        if process.exitcode is not None:
+            assert process.exitcode == 0, collection.said()
+            break
+        process.kill()
+        process.join()
+        killed += 1
+        entries = collection.entries() if collection.dataset.exists() else []
+        for entry in entries:
+            assert entry == expected[entry.episode]
+            ledger.path_of(collection.dataset, entry)  # verifies every file
+        assert recorded <= {entry.episode for entry in entries}, "what was recorded stays"
+        recorded = {entry.episode for entry in entries}
+    assert killed >= 5
+    assert collection.run() == 0
+    assert collection.merged() == undisturbed.merged()
+    assert not list(collection.dataset.glob("*/.tmp-*"))
+    assert len(list(collection.dataset.glob("episodes/0*"))) == EPISODES, "no episode was written twice"
+
+
+def test_index_2_of_4_killed_in_an_episode_leaves_the_same_ledger(tmp_path, undisturbed):
+    collection = Collection(tmp_path / "volume", step_seconds=0.05)
+    others = [collection.start(index=index, replicas=4) for index in (0, 1, 3)]
+    victim = collection.start(index=2, replicas=4)
+    log = collection.log
+    while not (log.exists() and "simulator" in log.read_text()):
+        time.sleep(0.01)
+    time.sleep(0.12)  # its first episodes run
+    victim.kill()
+    victim.join()
+    for process in others:
+        process.join(60)
+    assert [process.exitcode for process in others] == [0, 0, 0]
+    assert {4, 5} - {entry.episode for entry in collection.entries()}, "it was killed before its episodes were recorded"
+    assert not (collection.dataset / "manifest.json").exists(), "nobody sees all parts yet"
+    assert results.read_result(collection.run_dir, "run") is None
+    assert collection.run(index=2, replicas=4) == 0
+    assert collection.merged() == undisturbed.merged()
+    assert results.read_result(collection.run_dir, "run")["exitCode"] == 0
+
+
+def test_sigterm_drops_what_is_in_flight_and_a_restart_records_exactly_the_missing(tmp_path, undisturbed):
+    collection = Collection(tmp_path / "volume", step_seconds=0.05)
+    process = collection.start()
+    while not any(line.startswith("episode ") for line in (collection.said() if collection.log.exists() else [])):
+        time.sleep(0.01)
+    signalled = time.monotonic()
+    process.terminate()
+    process.join(20)
+    assert time.monotonic() - signalled < 5
+    assert process.exitcode == 75
+    done = {entry.episode for entry in collection.entries()}
+    assert 0 < len(done) < EPISODES
+    assert collection.said()[-1] == (
+        f"collect: interrupted with {len(done)} of 8 episodes recorded; the others follow on resume"
+    )
+    assert collection.run() == 0
+    resumed = {int(match[1]) for line in collection.said() if (match := re.match(r"episode (\d+)/", line))}
+    assert resumed == set(range(EPISODES)) - done
+    assert collection.merged() == undisturbed.merged()
+
+
+def test_a_missed_gate_is_66_after_everything_is_published(collection, undisturbed):
+    gates = {"successShareMin": 0.99}
+    assert collection.run(gates=gates) == 66
+    assert collection.merged() == undisturbed.merged(), "the episodes stay"
+    run = results.read_result(collection.run_dir, "run")
+    [[miss]] = run["tables"]["misses"]["rows"]
+    assert run["exitCode"] == 66
+    assert re.fullmatch(r"success_share is 0\.\d+, gate successShareMin asks at least 0\.99", miss)
+    assert results.read_result(collection.run_dir, 0)["exitCode"] == 66
+    assert results.finished(collection.run_dir, 0, "hash", "another job") is None, "a retry judges again"
+    assert collection.run(gates={}, spec_hash="relaxed", job="another job") == 0
+    assert results.read_result(collection.run_dir, "run")["exitCode"] == 0
+
+
+def test_more_episodes_continue_a_dataset_and_fewer_are_refused(collection, undisturbed):
+    assert collection.run(episodes=3) == 0
+    assert collection.run(episodes=EPISODES) == 0
+    assert collection.merged() == undisturbed.merged()
+    assert collection.run(episodes=3) == 64
+    assert "holds episode 7 already, but settings.episodes asks for 3 only" in collection.said()[-1]
+
+
+def test_bad_input_is_refused_in_one_sentence_before_anything_is_lost(collection):
+    assert collection.run(episodes=2) == 0
+    before = collection.merged()
+    refusals = {
+        64: [
+            ({"settings": {"seed": 5}}, "was begun with seed 0, not 5: keep these settings"),
+            ({"settings": {"maxStep": 5}}, "unknown setting; nearest: maxSteps"),
+            ({"settings": {"perturbedShare": 2}}, "settings.perturbedShare"),
+            ({"gates": {"sucessShareMin": 0.5}}, "unknown gate 'sucessShareMin' for collect; try successShareMin"),
+        ],
+        65: [({"data": "datasets/other"}, "'folder/v3'")],
+    }
+    (collection.volume / "datasets/other").mkdir()
+    (collection.volume / "datasets/other/manifest.json").write_text('{"schema": "folder/v3"}')
+    for code, cases in refusals.items():
+        for more, sentence in cases:
+            assert collection.run(**{"episodes": 2, **more}) == code
+            assert sentence in collection.said()[-1]
+            assert "Traceback" not in collection.log.read_text()
+    assert collection.merged() == before
+
+
+def test_a_full_volume_is_refused_before_the_first_episode(tmp_path, monkeypatch):
+    usage = collect.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(collect.shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
+    config = Config.model_validate(config_of(settings={"maxSteps": 200}))
+    with pytest.raises(BadConfigError, match="1 MB free, two uncompressed episodes need 181 MB"):
+        collect.run(config, Runtime(volume=tmp_path, tmp=tmp_path))
+
+
+@pytest.mark.timeout(120)
+def test_the_real_simulators_dataset_passes_its_check_and_does_not_depend_on_their_number(tmp_path):
+    ledgers = []
+    for envs in (1, 2):
+        runtime = Runtime(volume=tmp_path / str(envs), tmp=tmp_path, metrics_port=0)
+        collect.run(Config.model_validate(config_of(episodes=2, settings={"envs": envs})), runtime)
+        dataset = runtime.volume / "datasets/run"
+        assert check.check(dataset, 2).problems == []
+        ledgers.append(ledger.read(dataset))
+    assert ledgers[0] == ledgers[1]
+    assert [(entry.outcome, entry.steps) for entry in ledgers[0]] == [("timeout", 20)] * 2
