@@ -146,7 +146,7 @@ def _with_meaning(code: int, said: str) -> str:
     return said if said.lower().startswith(meaning.split(",")[0].lower()) else f"{meaning}: {said}"
 
 
-def replica_view(index: int, pods: list[dict[str, Any]]) -> ReplicaView:
+def replica_view(index: int, pods: list[dict[str, Any]], metrics_port: int | None) -> ReplicaView:
     pod = pods[-1]
     metadata, status = pod.get("metadata", {}), pod.get("status") or {}
     terminated = termination_of(pod)
@@ -159,7 +159,6 @@ def replica_view(index: int, pods: list[dict[str, Any]]) -> ReplicaView:
     pid = (metadata.get("annotations") or {}).get(PID_ANNOTATION)
     phase = str(status.get("phase") or "Pending")
     address = status.get("podIP")
-    port = _metrics_port(pod)
     return ReplicaView(
         index=index,
         pod=str(metadata.get("name", "")),
@@ -168,14 +167,18 @@ def replica_view(index: int, pods: list[dict[str, Any]]) -> ReplicaView:
         attempts=len(pods),
         pid=int(pid) if pid is not None and str(pid).isdigit() else None,
         address=address,
-        metrics_url=f"http://{address}:{port}/metrics" if address and port and phase == "Running" else None,
+        metrics_url=f"http://{address}:{metrics_port}/metrics"
+        if address and metrics_port and phase == "Running"
+        else None,
         message=message,
         summary=summary,
     )
 
 
-def _metrics_port(pod: dict[str, Any]) -> int | None:
-    for container in (pod.get("spec") or {}).get("containers") or []:
+def metrics_port_of(job: dict[str, Any]) -> int | None:
+    """The container port that the Job's pod template calls `metrics`."""
+    template = (job.get("spec") or {}).get("template") or {}
+    for container in (template.get("spec") or {}).get("containers") or []:
         for port in container.get("ports") or []:
             if port.get("name") == "metrics":
                 return port.get("containerPort")

@@ -19,6 +19,7 @@ from jobctl.objects import (
     by_index,
     exit_code_of,
     failure_of,
+    metrics_port_of,
     one_line,
     parse_indexes,
     parse_time,
@@ -125,7 +126,8 @@ class Facts:
     def of(cls, record: Record, now: datetime) -> Facts:
         status = record.job.get("status") or {}
         pods = by_index(record.pods)
-        replicas = tuple(replica_view(index, pods[index]) for index in sorted(pods))
+        port = metrics_port_of(record.job)
+        replicas = tuple(replica_view(index, pods[index], port) for index in sorted(pods))
         ended = {index: [pod for pod in pods[index] if termination_of(pod)] for index in pods}
         failures = {index: failure_of(of[-1]) for index, of in ended.items() if of and exit_code_of(of[-1]) != 0}
         return cls(
@@ -193,13 +195,16 @@ def _failed(facts: Facts) -> str:
 
 
 def _cancelled(facts: Facts) -> str:
-    saving = f"{_count(facts.running)} still ending; " if facts.running else ""
-    return f"{saving}cancelled by a user: `jobctl resume {facts.name}` goes on from the last save"
+    return f"by a user{_ending(facts)}; `jobctl resume {facts.name}` goes on from the last save"
 
 
 def _suspended(facts: Facts) -> str:
-    saving = f"{_count(facts.running)} still ending; " if facts.running else ""
-    return f"{saving}suspended: `jobctl resume {facts.name}` goes on from the last save"
+    return f"by a user{_ending(facts)}; `jobctl resume {facts.name}` goes on from the last save"
+
+
+def _ending(facts: Facts) -> str:
+    number = len(facts.running)
+    return f", {number} replica{'s' if number > 1 else ''} still saving" if number else ""
 
 
 def _interrupted(facts: Facts) -> str:
@@ -263,7 +268,3 @@ RULES: tuple[Rule, ...] = (
 
 def _message_of(facts: Facts, index: int) -> str | None:
     return next((replica.message for replica in facts.replicas if replica.index == index), None)
-
-
-def _count(replicas: tuple[ReplicaView, ...]) -> str:
-    return f"{len(replicas)} replica{'s' if len(replicas) > 1 else ''}"

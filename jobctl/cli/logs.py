@@ -26,7 +26,8 @@ def logs_command(session: Session, name: str, follow: bool, replica: int | None,
     """Print what the replicas wrote, over all attempts, oldest first."""
     _, job = session.view(name)
     if replica is not None and replica >= job.completions:
-        raise NotFoundError(f"{name} has no replica {replica}: its indexes are 0 to {job.completions - 1}.")
+        known = "it has only index 0" if job.completions == 1 else f"its indexes are 0 to {job.completions - 1}"
+        raise NotFoundError(f"{name} has no replica {replica}: {known}.")
     prefixed = job.completions > 1 and replica is None
     try:
         for line in session.backend.logs(name, replica, follow):

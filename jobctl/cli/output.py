@@ -59,17 +59,20 @@ def _dumper() -> Any:
     return Dumper
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """A table as wide as it must be: in a pipe nothing is cut or wrapped."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*columns, title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for row in rows:
         table.add_row(*(Text(cell_text(cell)) for cell in row))
-    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 10_000).print(table)
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 10_000)
+    with console.capture() as printed:
+        console.print(table)
+    click.echo("\n".join(line.rstrip() for line in printed.get().splitlines()))
 
 
 def cell_text(value: Any) -> str:

@@ -17,7 +17,7 @@ from jobctl.profiles import load_all
 @click.pass_obj
 def profiles_command(session: Session, output: str) -> None:
     """List the GPU profiles and what each kind of job gets on them."""
-    session.note(f"backend: {session.where}")
+    session.say_where()
     document = {"backend": session.where_document, "profiles": [_document(profile) for profile in load_all()]}
     emit(document, output, _table)
 

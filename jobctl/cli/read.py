@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -53,8 +54,11 @@ def describe(session: Session, name: str) -> dict[str, Any]:
 
 
 def _progress(job: JobView, run: Run) -> Progress | None:
-    """Progress of this revision while it is active; afterwards of the whole run."""
-    return run.progress(job.created_at.timestamp() if job.state in ACTIVE else 0.0)
+    """Progress of this revision while it is active; afterwards of the whole run, without a guess at its end."""
+    if job.state in ACTIVE:
+        return run.progress(job.created_at.timestamp())
+    last = run.progress()
+    return replace(last, eta_seconds=None) if last else None
 
 
 def _list_table(document: dict[str, Any]) -> None:

@@ -36,8 +36,12 @@ class Session:
         from jobctl.backend import open_backend
 
         backend = open_backend(self.backend_name)
-        self.note(f"backend: {self.where}")
+        self.say_where()
         return backend
+
+    def say_where(self) -> None:
+        """Name the backend on stderr; opening it does so by itself."""
+        self.note(f"backend: {self.where}")
 
     @property
     def is_local(self) -> bool:

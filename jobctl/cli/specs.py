@@ -23,16 +23,15 @@ def specs_of(flags: dict[str, Any]) -> list[JobSpec]:
         raise UsageError("Say what to run: a kind (collect, train or eval), or a file with -f.")
     over = {KEYS.get(flag, flag): value for flag, value in flags.items() if value is not None}
     file = Path(path) if path else None
-    default = None if "name" in over else _default_name(file, kind, over.get("task"))
-    specs = read_specs(
+    over.setdefault("name", _default_name(file, kind, over.get("task")))
+    if file is not None and flags["name"] and (count := len(documents.read(file))) > 1:
+        raise UsageError(f"{file} has {count} documents: --name is for one, so give each its name in the file.")
+    return read_specs(
         file,
         kind=kind,
-        flags=over | ({"name": default} if default else {}),
+        flags={key: value for key, value in over.items() if value is not None},
         assignments=[_with_settings(text) for text in assignments],
     )
-    if len(specs) > 1 and "name" in over:
-        raise UsageError(f"{file} has {len(specs)} documents: --name is for one, so give each its name in the file.")
-    return specs
 
 
 def _default_name(file: Path | None, kind: str | None, task: str | None) -> str | None:

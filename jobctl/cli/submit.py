@@ -12,7 +12,10 @@ from jobctl.cli.session import Session
 from jobctl.cli.specs import specs_of
 from jobctl.cli.submission import Prepared, decide, prepare
 
-ALREADY = {"running": "already running: nothing to do", "done": "already done: nothing to do"}
+ALREADY = {
+    "running": "already running: nothing to do.",
+    "done": "already done: nothing to do. `jobctl results {name}` shows what came out.",
+}
 
 
 @click.command("submit")
@@ -43,7 +46,7 @@ def submit_command(session: Session, replace: bool, dry_run: bool, wait: bool, f
             if status != 0:
                 _say_what_is_left(session, prepared[number:])
                 return status
-    if not (wait or dry_run):
+    if not wait and not dry_run and decisions[-1] != "done":
         name = prepared[-1].spec.name
         session.say(f"`jobctl wait {name}` shows how far it is, `jobctl logs -f {name}` what it says.")
     return 0
@@ -56,26 +59,29 @@ def render_command(session: Session, fresh: bool, **flags: Any) -> None:
     """Print exactly the objects that submit would send, as YAML."""
     # Rendering needs no cluster: only the local backend is asked, for the revision that names end in.
     prepared = prepare(session, specs_of(flags), fresh=fresh, ask=session.is_local)
+    if not session.is_local:
+        session.say_where()
     documents = [document for job in prepared for document in job.release.manifest]
     click.echo("---\n".join(to_yaml(document) for document in documents), nl=False)
 
 
 def stay(session: Session, name: str) -> int:
     """Watch a job until its end and return the exit status; Ctrl-C leaves it alone."""
-    from jobctl.cli.wait import detached
+    from jobctl.cli.wait import detached, say_next
     from jobctl.cli.watch import exit_status_of, watch
 
     try:
         job = watch(session, name)
     except KeyboardInterrupt:
         return detached(session, name)
+    say_next(session, job)
     return exit_status_of(job)
 
 
 def _announcement(job: Prepared, decision: str, dry_run: bool) -> str:
     name, revision = job.spec.name, job.release.revision
     if decision != "start":
-        return f"{name}: {ALREADY[decision]}."
+        return f"{name}: {ALREADY[decision].format(name=name)}"
     verb = "would be started" if dry_run else "submitted"
     return f"{name}: {verb} as revision {revision} ({len(job.release.manifest)} objects)."
 

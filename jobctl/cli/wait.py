@@ -6,11 +6,12 @@ import sys
 
 import click
 
-from jobctl.cli.document import job_summary
+from jobctl.cli.document import NEXT, job_summary
 from jobctl.cli.options import name_argument
 from jobctl.cli.output import emit, output_option
 from jobctl.cli.session import Session
 from jobctl.cli.watch import exit_status_of, watch
+from jobctl.status import JobView
 
 DETACHED = 130
 
@@ -31,8 +32,15 @@ def wait_command(session: Session, name: str, timeout: float | None, output: str
         job = watch(session, name, timeout_seconds=timeout, stream=sys.stdout if output == "table" else sys.stderr)
     except KeyboardInterrupt:
         return detached(session, name)
+    if output == "table":
+        say_next(session, job)
     emit({"backend": session.where_document, "job": job_summary(job, None)}, output, lambda document: None)
     return exit_status_of(job)
+
+
+def say_next(session: Session, job: JobView) -> None:
+    """What to type now that it has ended."""
+    session.say(f"next: {' · '.join(command.format(name=job.name) for command in NEXT[job.state])}")
 
 
 def detached(session: Session, name: str) -> int:

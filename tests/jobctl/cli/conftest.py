@@ -1,0 +1,99 @@
+"""jobctl on a home directory of its own. Jobs run on the real local backend; their pods run fake_worker.py."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from jobctl.cli.main import main
+from jobctl.errors import NotFoundError
+from jobctl.local.backend import LocalBackend
+
+FAKE_WORKER = Path(__file__).parent / "fake_worker.py"
+
+
+@dataclass(frozen=True)
+class Said:
+    status: int
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        """What stands on stderr beside the backend's line."""
+        return "".join(line + "\n" for line in self.err.splitlines() if not line.startswith("backend: ")).strip()
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty $JOBCTL_HOME; no job of it outlives the test."""
+    home = tmp_path / "home"
+    for name in ("KUBECONFIG", "JOBCTL_BACKEND", "JOBCTL_LEASE_SECONDS"):
+        monkeypatch.delenv(name, raising=False)
+    environ = {
+        "HOME": str(tmp_path),
+        "XDG_CONFIG_HOME": str(tmp_path / "config"),
+        "JOBCTL_HOME": str(home),
+        "JOBCTL_WORKER_PYTHON": str(FAKE_WORKER),
+        "JOBCTL_LOCAL_BACKOFF_SCALE": "0.01",
+    }
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    yield home
+    backend = LocalBackend(home)
+    for record in backend.records():
+        with contextlib.suppress(NotFoundError):
+            backend.delete(record.name)
+
+
+@pytest.fixture
+def jobctl(home: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """Run one command in this process."""
+
+    def run(*arguments: str) -> Said:
+        capfd.readouterr()
+        status = main(list(arguments))
+        return Said(status, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def program(home: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Start jobctl as a process of its own."""
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "jobctl.cli.main", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+
+    return start
+
+
+@pytest.fixture
+def backend(home: Path) -> LocalBackend:
+    return LocalBackend(home)
+
+
+def eventually(holds: Callable[[], object], seconds: float = 15.0) -> None:
+    """Wait until it holds; fail the test where it doesn't in time."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+@pytest.fixture(name="eventually")
+def eventually_fixture() -> Callable[..., None]:
+    return eventually

@@ -1,0 +1,94 @@
+"""cancel, suspend, resume, retry, delete. Pods run fake_worker.py, everything else is real."""
+
+import json
+import os
+import signal
+
+import pytest
+
+TRAIN = ("train", "--name", "x", "--data", "datasets/x")
+SLOW = (*TRAIN, "--set", "env.FAKE_STEPS=600", "--set", "env.FAKE_STEP_SECONDS=0.1")
+
+
+@pytest.fixture
+def state(jobctl):
+    return lambda: json.loads(jobctl("status", "x", "-o", "json").out)["job"]["state"]
+
+
+@pytest.fixture
+def running(jobctl, state, eventually):
+    """A job that runs for a minute if it is let."""
+    jobctl("submit", *SLOW)
+    eventually(lambda: state() == "running")
+
+
+def test_suspend_stops_the_pods_and_resume_goes_on(running, jobctl, state, eventually, backend):
+    assert jobctl("suspend", "x").status == 0
+    assert state() == "suspended"
+    assert jobctl("suspend", "x").out == "x is suspended already.\n"
+    eventually(lambda: not backend.record("x").job["status"].get("active"))
+    assert jobctl("resume", "x").status == 0
+    eventually(lambda: state() == "running")
+    assert jobctl("resume", "x").out == "x is not suspended but running: nothing to do.\n"
+
+
+def test_cancel_marks_the_job_and_resume_takes_it_back(running, jobctl, state, eventually):
+    assert jobctl("cancel", "x").status == 0
+    assert state() == "cancelled"
+    assert jobctl("cancel", "x").out == "x is cancelled already.\n"
+    assert jobctl("wait", "x").status == 1
+    jobctl("resume", "x")
+    eventually(lambda: state() == "running")
+
+
+def test_an_ended_job_can_not_be_cancelled_suspended_or_resumed(jobctl):
+    jobctl("submit", *TRAIN, "--set", "env.FAKE_EXIT=64", "--wait")
+    for verb in ("cancel", "suspend"):
+        said = jobctl(verb, "x")
+        assert (said.status, said.error) == (5, f"error: x has failed already: there is nothing left to {verb}.")
+    said = jobctl("resume", "x")
+    assert (said.status, "`jobctl retry x`" in said.error) == (5, True)
+
+
+def test_retry_starts_a_failed_job_as_a_new_revision_of_the_same_spec(jobctl, backend):
+    jobctl("submit", *TRAIN, "--set", "env.FAKE_EXIT_ONCE=64", "--wait")
+    before = backend.record("x")
+    said = jobctl("retry", "x", "--wait")
+    assert (said.status, said.out.splitlines()[0]) == (0, "x is started again as revision 2.")
+    after = backend.record("x")
+    assert after.values == {**before.values, "planned": {**before.values["planned"], "revision": 2}}
+    assert jobctl("retry", "x").out == (
+        "x is done already: nothing to do. `jobctl submit --fresh` would run it anew.\n"
+    )
+
+
+def test_retry_leaves_a_running_job_alone(running, jobctl, backend):
+    assert jobctl("retry", "x").out == "x is running already: nothing to do.\n"
+    assert backend.record("x").revision == 1
+
+
+def test_retry_cuts_a_back_off_short(jobctl, state, monkeypatch, eventually):
+    monkeypatch.setenv("JOBCTL_LOCAL_BACKOFF_SCALE", "60")
+    jobctl("submit", *TRAIN, "--set", "env.FAKE_EXIT_ONCE=1")
+    eventually(lambda: state() == "recovering")
+    assert jobctl("retry", "x", "--wait").status == 0
+
+
+def test_a_killed_supervisor_reads_as_interrupted_and_retry_resumes(running, jobctl, state, home, backend, eventually):
+    status = next(home.glob("local/x/r1-*/status*"))
+    os.kill(json.loads(status.read_text())["supervisor"]["pid"], signal.SIGKILL)
+    eventually(lambda: state() == "interrupted")
+    assert "`jobctl retry x` resumes" in jobctl("status", "x").out
+    assert jobctl("wait", "x").status == 1
+    assert jobctl("retry", "x").status == 0
+    assert (state() in ("pending", "starting", "running"), backend.record("x").revision) == (True, 2)
+
+
+def test_delete_forgets_the_job_and_leaves_its_data(jobctl, home):
+    jobctl("submit", *TRAIN, "--wait")
+    said = jobctl("delete", "x")
+    assert said.out == f"x is deleted. What it wrote stays in {home}/volumes/shared/runs/x.\n"
+    assert (home / "volumes/shared/runs/x/results").is_dir()
+    assert jobctl("status", "x").status == 3
+    assert jobctl("delete", "x").status == 3
+    assert jobctl("results", "x").status == 0

@@ -1,0 +1,88 @@
+"""The program as a whole: help, speed, completion, what is imported when."""
+
+import os
+import subprocess
+import sys
+
+import click
+import pytest
+
+from jobctl.cli.main import COMMANDS, cli
+
+HEAVY = {"yaml", "rich", "jsonschema_rs", "torch", "numpy", "kubernetes", "workers", "subprocess"}
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    # Byte code is cached as on any user's machine, whatever this environment says.
+    environ = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environ, check=True)
+
+
+def test_help_imports_click_and_nothing_heavy():
+    done = python("-c", "import sys, jobctl.cli.main as m; m.main(['--help']); print(*sys.modules, file=sys.stderr)")
+    assert HEAVY & set(done.stderr.split()) == set()
+
+
+@pytest.mark.parametrize("verb", ["submit", "render", "list", "status"])
+def test_no_command_imports_torch_or_workers(verb):
+    code = f"import sys, jobctl.cli.main as m; m.cli.get_command(None, {verb!r}); print(*sys.modules)"
+    assert {"torch", "workers", "numpy", "kubernetes", "rich"} & set(python("-c", code).stdout.split()) == set()
+
+
+def test_help_takes_less_than_100_ms():
+    """CPU time: of one thread that waits for nothing, that is the wall time where the machine does nothing else."""
+
+    def seconds() -> float:
+        before = os.times()
+        python("-m", "jobctl.cli.main", "--help")
+        after = os.times()
+        return after.children_user - before.children_user + after.children_system - before.children_system
+
+    seconds()  # the first one writes the byte code
+    assert any(seconds() < 0.1 for _ in range(15))
+
+
+def test_every_command_of_the_table_exists_and_explains_itself(jobctl):
+    context = click.Context(cli)
+    for name in COMMANDS:
+        command = cli.get_command(context, name)
+        assert command is not None and command.name == name and command.help
+        said = jobctl(name, "--help")
+        assert said.status == 0 and "--backend" in said.out
+    assert all(name in jobctl("--help").out for name in COMMANDS)
+
+
+def test_reading_commands_print_table_json_and_yaml():
+    context = click.Context(cli)
+    for name in ("list", "status", "logs", "wait", "results", "profiles"):
+        command = cli.get_command(context, name)
+        assert command is not None
+        assert [list(p.type.choices) for p in command.params if p.name == "output"] == [["table", "json", "yaml"]]
+
+
+def test_the_version_is_jobctl_s(jobctl):
+    from jobctl.version import __version__
+
+    assert jobctl("--version").out == f"jobctl {__version__}\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_the_shell_s_script(shell, jobctl):
+    said = jobctl("completion", shell)
+    assert said.status == 0
+    assert f"_JOBCTL_COMPLETE={shell}_complete" in said.out
+
+
+def complete(words: str, count: int) -> list[str]:
+    environ = {**os.environ, "_JOBCTL_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(count)}
+    code = "from jobctl.cli.main import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environ, check=False)
+    return [line.partition(",")[2] for line in done.stdout.splitlines()]
+
+
+def test_bash_completes_commands_kinds_profiles_and_jobs(jobctl):
+    jobctl("submit", "train", "--name", "my-run", "--data", "d")
+    assert complete("jobctl su", 1) == ["submit", "suspend"]
+    assert complete("jobctl submit tr", 2) == ["train"]
+    assert complete("jobctl submit --gpu a1", 3) == ["a100", "a10g"]
+    assert complete("jobctl status my", 2) == ["my-run"]

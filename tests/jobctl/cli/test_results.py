@@ -1,0 +1,45 @@
+"""results. Pods run fake_worker.py, everything else is real."""
+
+import json
+
+TRAIN = ("train", "--name", "x", "--data", "datasets/x")
+
+
+def test_results_show_figures_tables_and_plots(jobctl, home):
+    jobctl("submit", *TRAIN, "--wait")
+    said = jobctl("results", "x")
+    lines = [line.split() for line in said.out.splitlines()]
+    assert said.status == 0
+    assert lines[0] == ["x:", "done", "(exit", "code", "0)"]
+    assert ["f1", "0.41"] in lines and ["HORIZON", "F1"] in lines and ["9", "0.4"] in lines
+    assert f"plot: {home}/volumes/shared/runs/x/results/0.000001/plots/curve.png" in said.out
+
+
+def test_results_are_fetched_with_plots_and_weights(jobctl, tmp_path):
+    jobctl("submit", *TRAIN, "--wait")
+    said = jobctl("results", "x", "--to", "out", "-o", "json")
+    fetched = {str(path.relative_to(tmp_path)) for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert fetched == {"out/plots/curve.png", "out/result.json", "out/weights/model.safetensors"}
+    assert set(json.loads(said.out)["fetched"]) == fetched
+    assert (tmp_path / "out/weights/model.safetensors").read_bytes() == b"weights"
+    assert jobctl("results", "x", "-d", "out").status == 0  # again, over what is there
+
+
+def test_a_damaged_file_is_not_fetched(jobctl, home, tmp_path):
+    jobctl("submit", *TRAIN, "--wait")
+    (home / "volumes/shared/runs/x/best/step-00000003.000001/model.safetensors").write_bytes(b"other")
+    said = jobctl("results", "x", "-d", "out")
+    assert (said.status, "model.safetensors is damaged" in said.error) == (1, True)
+    assert not (tmp_path / "out/weights/model.safetensors").exists()
+
+
+def test_results_of_a_job_without_any_are_not_found(jobctl):
+    jobctl("submit", *TRAIN, "--set", "env.FAKE_STEPS=600", "--set", "env.FAKE_STEP_SECONDS=0.1")
+    said = jobctl("results", "x")
+    assert (said.status, "x has no result yet: its job is " in said.error) == (3, True)
+
+
+def test_a_target_that_is_a_file_is_refused(jobctl, tmp_path):
+    jobctl("submit", *TRAIN, "--wait")
+    (tmp_path / "out").touch()
+    assert jobctl("results", "x", "-d", "out").status == 2
