@@ -67,14 +67,10 @@ class ArmCubeEnv(gym.Env[Observation, NDArray[np.float32]]):
 
     def _find_parts(self) -> None:
         model = self.model
-        geom = {model.geom(i).name: i for i in range(model.ngeom)}
-        self._cube_geom, self._pads = geom["cube"], np.array([geom["left_pad"], geom["right_pad"]])
-        arm_root = model.body("link1").id
-        self._is_arm = model.body_rootid[model.geom_bodyid] == model.body_rootid[arm_root]
-        self._is_obstacle = np.zeros(model.ngeom, bool)
-        self._is_obstacle[[geom["wall"], geom["table"]]] = True
-        finger_bodies = [model.body(name).id for name in ("left_finger", "right_finger")]
-        self._finger_of = {i: int(b) for i, b in enumerate(model.geom_bodyid) if b in finger_bodies}
+        self._pads = np.array([model.geom("left_pad").id, model.geom("right_pad").id])
+        self._wrist_force = self.data.sensor("wrist_force").data  # these four are views: they follow the simulation
+        self._arm_forces = [self.data.sensor(name).data for name in ("arm_on_wall", "arm_on_table")]
+        self._fingers_on_cube = [self.data.sensor(name).data for name in ("left_on_cube", "right_on_cube")]
         self._cube_qpos = model.joint("cube").qposadr[0]
         self._cube_body, self._hand_body = model.body("cube").id, model.body("hand").id
         self._cube_mass, self._cube_inertia = (
@@ -102,9 +98,14 @@ class ArmCubeEnv(gym.Env[Observation, NDArray[np.float32]]):
         return self.observe(), info
 
     def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """One timestep of 1/30 s. After the end the world stands still and the last observation comes again."""
+        """One timestep of 1/30 s. After the end the world stands still and the last observation comes again.
+
+        Raises ValueError for an action that is not finite.
+        """
         if self._outcome is not None:
             return self.observe(), 0.0, True, False, {}
+        if not np.isfinite(action).all():
+            raise ValueError(f"The action {action} is not finite.")
         self._previous_action, self._action = self._action, np.clip(np.asarray(action, np.float64), -1.0, 1.0)
         self._front_patch = self.readings.front_patch
         self._outcome = self._judge.judge(self._simulate())
@@ -158,7 +159,7 @@ class ArmCubeEnv(gym.Env[Observation, NDArray[np.float32]]):
             joint_torques=data.actuator_force[arm.motors].copy(),
             gripper_opening=float(data.qpos[arm.fingers].sum()),
             grip_effort=-float(data.actuator_force[arm.grip_motor]),
-            wrist_force=data.sensordata[:3] - self._tare,
+            wrist_force=self._wrist_force - self._tare,
             tool_position=data.site_xpos[arm.tool].copy(),
             wrist_camera=self._camera("wrist"),
             action=self._action.copy(),
@@ -185,7 +186,7 @@ class ArmCubeEnv(gym.Env[Observation, NDArray[np.float32]]):
         data.ctrl[self.arm.motors] = self._command
         data.ctrl[self.arm.grip_motor] = FINGER_TRAVEL_M
         self._mujoco.mj_forward(model, data)
-        self._tare = data.sensordata[:3].copy()
+        self._tare = self._wrist_force.copy()
 
     def _simulate(self) -> Truth:
         model, data, arm = self.model, self.data, self.arm
@@ -197,10 +198,11 @@ class ArmCubeEnv(gym.Env[Observation, NDArray[np.float32]]):
         peak = 0.0
         for _ in range(self._substeps):
             self._mujoco.mj_step(model, data)
-            peak = max(peak, self._arm_force())
+            peak = max(peak, *(float(np.linalg.norm(force)) for force in self._arm_forces))
         self._mujoco.mj_forward(model, data)  # so that poses, forces and pictures belong to the same instant
         x, y, z = data.qpos[self._cube_qpos : self._cube_qpos + 3]
-        return Truth((float(x), float(y), float(z)), self._fingers_on_cube(), peak)
+        fingers = sum(bool(found[0]) for found in self._fingers_on_cube)
+        return Truth((float(x), float(y), float(z)), fingers, peak)
 
     def _disturb(self, step: int) -> None:
         self.data.xfrc_applied[:] = 0.0
@@ -214,20 +216,3 @@ class ArmCubeEnv(gym.Env[Observation, NDArray[np.float32]]):
                 seconds = SHOVE_STEPS["cube_shove"] / RATE_HZ
                 self.data.xfrc_applied[self._cube_body, :3] = shove * self.model.body_mass[self._cube_body] / seconds
         self.model.geom_friction[self._pads, 0] = self._pad_friction * share
-
-    def _arm_force(self) -> float:
-        """The largest contact force (N) between the arm and the wall or the table at this physics step."""
-        pairs = self.data.contact.geom
-        a, b = pairs[:, 0], pairs[:, 1]
-        hits = np.flatnonzero((self._is_arm[a] & self._is_obstacle[b]) | (self._is_arm[b] & self._is_obstacle[a]))
-        force = np.zeros(6)
-        largest = 0.0
-        for hit in hits:
-            self._mujoco.mj_contactForce(self.model, self.data, hit, force)
-            largest = max(largest, float(np.linalg.norm(force[:3])))
-        return largest
-
-    def _fingers_on_cube(self) -> int:
-        pairs = [(int(a), int(b)) for a, b in self.data.contact.geom if self._cube_geom in (a, b)]
-        touching = {self._finger_of.get(a if b == self._cube_geom else b) for a, b in pairs}
-        return len(touching - {None})

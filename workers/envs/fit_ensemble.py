@@ -45,6 +45,7 @@ def fit(inputs: FloatArray, actions: FloatArray) -> dict[str, NDArray[np.float32
     """Named tensors of MEMBERS networks, each on its own bootstrap sample with its own start."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPRegressor
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     mean, scale = inputs.mean(0), inputs.std(0) + 1e-3
     standard = (inputs - mean) / scale
@@ -54,7 +55,7 @@ def fit(inputs: FloatArray, actions: FloatArray) -> dict[str, NDArray[np.float32
         network = MLPRegressor(
             hidden_layer_sizes=HIDDEN, activation="tanh", random_state=member, max_iter=60, batch_size=128, alpha=1e-4
         )
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), threadpool_limits(1):
             warnings.simplefilter("ignore", ConvergenceWarning)
             network.fit(standard[sample], actions[sample])
         error = np.sqrt(np.mean((network.predict(standard) - actions) ** 2))

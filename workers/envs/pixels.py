@@ -35,14 +35,12 @@ def find_cube(image: NDArray[np.uint8]) -> Patch | None:
     red, green, blue = image[..., 0], image[..., 1], image[..., 2]
     half = red >> 1
     mask = (red >= MIN_BRIGHTNESS) & (half > green) & (half > blue)
-    columns, rows = mask.sum(0), mask.sum(1)
-    count = int(columns.sum())
-    if count < MIN_PIXELS:
+    found = np.flatnonzero(mask)
+    if len(found) < MIN_PIXELS:
         return None
     height, width = mask.shape
-    x = float(columns @ (np.arange(width) + 0.5)) / (count * width)
-    y = float(rows @ (np.arange(height) + 0.5)) / (count * height)
-    return Patch(x, y, count / (height * width))
+    rows, columns = np.divmod(found, width)
+    return Patch(float(columns.mean() + 0.5) / width, float(rows.mean() + 0.5) / height, len(found) / mask.size)
 
 
 def on_plane(patch: Patch, camera: Camera, height_m: float) -> NDArray[np.float64] | None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from multiprocessing import connection
 from typing import TYPE_CHECKING, Any
 
 from workers.errors import WorkerError
@@ -67,6 +69,7 @@ def bind_to_parent(parent: int) -> None:
 
 def _vector_class() -> Callable[[list[Callable[[], Any]]], VectorEnv]:
     from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+    from gymnasium.vector.async_vector_env import AsyncState
 
     class ArmVectorEnv(AsyncVectorEnv):
         """AsyncVectorEnv for children that ignore SIGTERM, and that may die."""
@@ -74,23 +77,32 @@ def _vector_class() -> Callable[[list[Callable[[], Any]]], VectorEnv]:
         def __init__(self, makers: list[Callable[[], Any]]) -> None:
             super().__init__(makers, shared_memory=True, context="spawn", autoreset_mode=AutoresetMode.DISABLED)
 
+        def step_async(self, actions: Any) -> None:
+            with self._naming_the_dead():
+                super().step_async(actions)
+
         def step_wait(self, timeout: float | None = None) -> Any:
-            try:
+            with self._naming_the_dead():
                 return super().step_wait(timeout)
-            except (EOFError, ConnectionError) as error:
-                raise self._died() from error
+
+        def reset_async(self, *args: Any, **options: Any) -> None:
+            with self._naming_the_dead():
+                super().reset_async(*args, **options)
 
         def reset_wait(self, timeout: float | None = None) -> Any:
-            try:
+            with self._naming_the_dead():
                 return super().reset_wait(timeout)
-            except (EOFError, ConnectionError) as error:
-                raise self._died() from error
 
-        def _died(self) -> EnvironmentDiedError:
-            for process in self.processes:
-                process.join(1.0)
-            dead = [f"{i} (exit code {p.exitcode})" for i, p in enumerate(self.processes) if p.exitcode is not None]
-            return EnvironmentDiedError(f"The simulator process of environment {', '.join(dead) or '?'} died.")
+        @contextmanager
+        def _naming_the_dead(self) -> Iterator[None]:
+            try:
+                yield
+            except (EOFError, ConnectionError) as error:
+                self._state = AsyncState.DEFAULT  # nothing is awaited any more: close may go on
+                connection.wait([process.sentinel for process in self.processes], timeout=1.0)
+                codes = {i: p.exitcode for i, p in enumerate(self.processes) if p.exitcode is not None}
+                names = ", ".join(f"{i} (exit code {code})" for i, code in codes.items()) or "?"
+                raise EnvironmentDiedError(f"The simulator process of environment {names} died.") from error
 
         def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
             if terminate or any(not process.is_alive() for process in self.processes):
@@ -100,6 +112,3 @@ def _vector_class() -> Callable[[list[Callable[[], Any]]], VectorEnv]:
             super().close_extras(timeout, terminate)
 
     return ArmVectorEnv
-
-
-__all__ = ["EnvironmentDiedError", "bind_to_parent", "make_vector"]
