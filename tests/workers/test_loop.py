@@ -1,0 +1,91 @@
+"""The loop's entry: what a kind's module raises becomes an exit code and one sentence."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+DRIVER = """
+import sys, types
+from pathlib import Path
+from workers import errors, loop
+module = types.ModuleType("fake_kind")
+def run(config, runtime):
+    runtime.progress(step=4)
+{body}
+module.run = run
+sys.modules["fake_kind"] = module
+loop.MODULES["train"] = "fake_kind"
+sys.exit(loop.main("train", Path(sys.argv[1])))
+"""
+
+
+def run(tmp_path: Path, body: str, config: str | None = None) -> tuple[int, str, dict]:
+    """(exit code, stderr, summary)"""
+    path = tmp_path / "config.json"
+    values = {"version": "0.1.0", "run": "x", "kind": "train", "task": "predictor", "specHash": "h"}
+    path.write_text(config if config is not None else json.dumps(values))
+    summary = tmp_path / "summary.json"
+    env = os.environ | {"JOBCTL_VOLUME": str(tmp_path), "JOBCTL_SUMMARY": str(summary)}
+    env.pop("JOBCTL_SUPERVISOR_PID", None)
+    script = DRIVER.format(body=textwrap.indent(body, "    "))
+    done = subprocess.run([sys.executable, "-c", script, str(path)], env=env, capture_output=True, text=True)
+    return done.returncode, done.stderr, json.loads(summary.read_text())["summary"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        ("BadConfigError", 64),
+        ("BadDataError", 65),
+        ("GateMissedError", 66),
+        ("StuckError", 70),
+        ("InterruptedRun", 75),
+        ("PeersLostError", 76),
+    ],
+)
+def test_an_expected_end_is_one_sentence_and_its_own_code(tmp_path, error, code):
+    found = run(tmp_path, f"raise errors.{error}('it is so')")
+    assert found == (code, "train: it is so\n", {"step": 4, "code": code, "reason": "it is so"})
+
+
+def test_a_crash_is_code_1_with_a_traceback_in_the_log_and_a_short_reason(tmp_path):
+    code, stderr, summary = run(tmp_path, "raise ZeroDivisionError('a\\nb')")
+    assert (code, summary["reason"]) == (1, "ZeroDivisionError: a b")
+    assert "Traceback" in stderr
+
+
+def test_a_full_disk_is_told_as_that(tmp_path):
+    code, _, summary = run(tmp_path, "raise OSError(28, 'No space left on device', '/shared/x')")
+    assert (code, summary["reason"]) == (1, "the volume is full: /shared/x cannot be written")
+
+
+def test_a_loop_that_returns_ends_with_0(tmp_path):
+    assert run(tmp_path, "pass") == (0, "", {"step": 4, "code": 0, "reason": "done"})
+
+
+def test_sigterm_sets_the_stop_flag(tmp_path):
+    kill = "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\n"
+    body = kill + "assert runtime.stop.wait(5)\nraise errors.InterruptedRun('x')"
+    assert run(tmp_path, body)[0] == 75
+
+
+def test_a_bad_config_is_one_sentence_and_64(tmp_path):
+    code, stderr, summary = run(tmp_path, "pass", config='{"run": 3}')
+    assert (code, summary["code"]) == (64, 64)
+    assert "config.version is missing" in stderr
+    assert "Traceback" not in stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [(["trian", "--config", "x"], "invalid choice: 'trian'"), (["train"], "required: --config")],
+)
+def test_wrong_arguments_are_told_and_64(arguments, why):
+    done = subprocess.run([sys.executable, "-m", "workers", *arguments], capture_output=True, text=True)
+    assert done.returncode == 64
+    assert why in done.stderr

@@ -1,0 +1,107 @@
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workers.errors import BadConfigError
+from workers.runtime import Runtime, StopFlag, data_directory, lease_directory, owned_range, time_to_save
+
+POD = {
+    "JOBCTL_VOLUME": "/shared",
+    "JOBCTL_TMP": "/tmp",
+    "JOBCTL_POD_NAME": "x-r1-2",
+    "JOBCTL_POD_UID": "uid",
+    "JOBCTL_JOB_UID": "job",
+    "JOBCTL_POD_IP": "127.0.0.9",
+    "JOBCTL_NODE": "n",
+    "JOBCTL_NAMESPACE": "ns",
+    "JOBCTL_METRICS_PORT": "9401",
+    "JOBCTL_GRACE_SECONDS": "30",
+    "JOBCTL_STORE": "x-r1-0.x:29400",
+    "JOB_COMPLETION_INDEX": "2",
+    "JOBCTL_REPLICAS": "4",
+    "JOBCTL_WORLD": "8",
+    "JOBCTL_LOCAL_RANK": "1",
+    "JOBCTL_FENCE": "7",
+}
+
+
+def test_the_environment_of_a_pod_is_read_whole():
+    runtime = Runtime.from_env(POD)
+    assert (runtime.pod, runtime.pod_uid, runtime.job_uid, runtime.ip) == ("x-r1-2", "uid", "job", "127.0.0.9")
+    assert (runtime.index, runtime.replicas, runtime.world, runtime.local_rank, runtime.rank) == (2, 4, 8, 1, 5)
+    assert (runtime.fence, runtime.metrics_port, runtime.grace_seconds) == (7, 9401, 30.0)
+    assert (runtime.store, str(runtime.volume), runtime.summary_file) == ("x-r1-0.x:29400", "/shared", None)
+
+
+def test_a_lone_process_has_rank_0_whatever_its_index():
+    assert Runtime.from_env(POD | {"JOBCTL_WORLD": "1"}).rank == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [({"JOBCTL_VOLUME": ""}, "JOBCTL_VOLUME is not set"), ({"JOBCTL_FENCE": "x"}, "JOBCTL_FENCE is 'x'")],
+)
+def test_a_wrong_environment_is_told_by_name(changes, why):
+    with pytest.raises(BadConfigError, match=why):
+        Runtime.from_env(POD | changes)
+
+
+def test_progress_is_written_at_most_five_times_a_second_and_the_last_words_at_once(tmp_path):
+    runtime = Runtime(volume=tmp_path, tmp=tmp_path, summary_file=tmp_path / "summary.json")
+    inodes = set()
+    began = time.monotonic()
+    while time.monotonic() - began < 0.5:
+        runtime.progress(step=1)
+        inodes.add(runtime.summary_file.stat().st_ino)
+    assert len(inodes) <= 4
+    runtime.flush_progress(loss=0.5, reason="done")
+    written = json.loads(runtime.summary_file.read_text())
+    assert written["summary"] == {"step": 1, "loss": 0.5, "reason": "done"}
+
+
+def test_without_a_supervisor_progress_is_told_to_nobody(tmp_path):
+    runtime = Runtime(volume=tmp_path, tmp=tmp_path)
+    runtime.flush_progress(step=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_time_to_save_ends_five_seconds_before_the_grace_period(tmp_path):
+    assert (time_to_save(60), time_to_save(6)) == (55, 3)
+    runtime = Runtime(volume=tmp_path, tmp=tmp_path, grace_seconds=60)
+    assert runtime.seconds_to_save() == 55
+    runtime.stop.set()
+    assert 54 < runtime.seconds_to_save() <= 55
+    runtime.stop.since -= 100
+    assert runtime.seconds_to_save() == 0
+
+
+def test_a_stop_flag_keeps_the_time_of_the_first_signal():
+    flag = StopFlag()
+    assert not flag.wait(0)
+    flag.set()
+    since = flag.since
+    flag.set()
+    assert (flag.is_set(), flag.since) == (True, since)
+
+
+@given(st.integers(0, 300), st.integers(1, 20))
+def test_the_ranges_of_all_indexes_are_disjoint_and_complete(count, replicas):
+    ranges = [owned_range(count, replicas, index) for index in range(replicas)]
+    assert [number for owned in ranges for number in owned] == list(range(count))
+
+
+def test_leases_lie_beside_what_they_guard(tmp_path):
+    assert lease_directory(tmp_path, "train", "x", "datasets/d", 0) == tmp_path / "runs/x/lease/0"
+    assert lease_directory(tmp_path, "collect", "x", None, 3) == tmp_path / "datasets/x/lease/3"
+    assert data_directory(tmp_path, "datasets/d", "x") == tmp_path / "datasets/d"
+
+
+def test_the_supervisors_imports_are_light():
+    heavy = "{'torch', 'numpy', 'pydantic', 'prometheus_client', 'safetensors', 'zarr', 'mujoco'}"
+    code = f"import workers.supervise, sys; print({heavy} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
