@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -259,15 +260,28 @@ def start_supervisor(directory: RevisionDir) -> None:
                 stderr=log,
                 cwd="/",
                 pass_fds=[writer],
+                start_new_session=True,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             )
     finally:
         os.close(writer)
-    with os.fdopen(reader, "rb") as pipe:
-        said = pipe.read().decode(errors="replace")
-    process.wait(START_SECONDS)  # what we started only forks; the supervisor itself lives on
+    try:
+        with os.fdopen(reader, "rb") as pipe:
+            heard = select.select([pipe], [], [], START_SECONDS)[0]
+            said = pipe.read().decode(errors="replace") if heard else f"no answer within {START_SECONDS:g} s"
+        process.wait(START_SECONDS)  # what we started only forks; the supervisor itself lives on
+    except BaseException:  # Ctrl-C above all: what isn't known to run must not run
+        _kill_session(process.pid)
+        raise
     if said != "ready":
+        _kill_session(process.pid)
         raise JobctlError(f"The local supervisor did not start: {said.removeprefix('failed: ') or 'it died'}.")
+
+
+def _kill_session(leader: int) -> None:
+    """Kill a supervisor that was being started; its shims end their pods."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
 
 
 def _supervisor(directory: RevisionDir) -> Identity | None:

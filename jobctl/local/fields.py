@@ -244,6 +244,8 @@ DIFFERENCES = """\
 - A pod that was evicted stays in the list of pods as Failed with its condition DisruptionTarget; a cluster removes it.
 - When the supervisor itself is killed, its pods die within seconds and the job reads as interrupted until it is
   resumed or a new revision is submitted; its pods then count as disrupted, as those of a lost node do.
+- A replacement always waits until the pod before it has ended (`podReplacementPolicy: Failed`), also where the field
+  is absent.
 - Every object lies in one namespace; the Job's finished revisions are kept up to ten, as Helm keeps them."""
 
 

@@ -46,17 +46,17 @@ class Attempt:
         return (self.directory / "ended").exists()
 
 
-def attempts(revisions: Sequence[RevisionDir], index: int | None) -> list[Attempt]:
-    """All attempts of an index (None: of all), in order of their start."""
+def new_attempts(revisions: Sequence[RevisionDir], known: set[Path]) -> list[Attempt]:
+    """Attempts that aren't in `known` yet, in order of their start."""
     found = []
     for revision in revisions:
-        for directory in sorted(revision.pods.glob("*"), key=lambda path: int(path.name)):
+        new = (path for path in revision.pods.glob("*") if path not in known)
+        for directory in sorted(new, key=lambda path: int(path.name)):
             try:
                 about = read_json(directory / "attempt.json")
             except FileNotFoundError:  # being created, or deleted, just now
                 continue
-            if index is None or about["index"] == index:
-                found.append(Attempt(directory, about["index"], about["pod"]))
+            found.append(Attempt(directory, about["index"], about["pod"]))
     return found
 
 
@@ -67,19 +67,19 @@ def stream(
     may_grow: Callable[[], bool],
 ) -> Iterator[LogLine]:
     """Lines of all attempts, oldest first; those that run at the same time are interleaved while they are followed."""
-    open_attempts: dict[Path, Attempt] = {}
-    done: set[Path] = set()
+    unread: list[Attempt] = []
+    known: set[Path] = set()
     while True:
         growing = follow and may_grow()  # asked before reading: what is written until the end is read after it
-        for attempt in attempts(revisions(), index):
-            if attempt.directory not in done:
-                open_attempts.setdefault(attempt.directory, attempt)
-        for attempt in [*open_attempts.values()]:
+        for attempt in new_attempts(revisions(), known):
+            known.add(attempt.directory)
+            if index is None or attempt.index == index:
+                unread.append(attempt)
+        for attempt in [*unread]:
             ended = attempt.ended
             yield from attempt.read(last=ended or not growing)
             if ended:
-                done.add(attempt.directory)
-                del open_attempts[attempt.directory]
+                unread.remove(attempt)
         if not growing:
             return
         time.sleep(POLL_SECONDS)

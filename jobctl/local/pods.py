@@ -119,11 +119,14 @@ def set_condition(pod: Dict, kind: str, status: str, reason: str = "", message: 
 
 def set_lost(pod: Dict, message: str) -> None:
     """A pod whose supervisor died is dead too: what the garbage collector writes on pods of a lost node."""
-    ended = pod["status"]["phase"] in ("Succeeded", "Failed")
-    if not ended:
+    if is_live(pod):
         set_condition(pod, "DisruptionTarget", "True", "DeletionByPodGC", message)
         name = (pod["status"]["containerStatuses"] or [{"name": "unknown"}])[0]["name"]
         set_ended(pod, name, 137, "Error", message)
+
+
+def is_live(pod: Dict) -> bool:
+    return pod["status"]["phase"] in ("Pending", "Running")
 
 
 def conditions_of(pod: Dict) -> dict[str, str]:

@@ -6,6 +6,7 @@ in status.json, so a new supervisor goes on where a killed one stopped.
 
 import contextlib
 import os
+import resource
 import selectors
 import signal
 import sys
@@ -22,6 +23,7 @@ from jobctl.local.state import Identity, read_json, timestamp, write_json
 from jobctl.local.translate import translate
 
 POLL_SECONDS = 0.5  # between looks at control/, should a wake-up be lost
+KEPT_PODS = 50  # ended ones of an index that are still shown
 RETRY_SECONDS = 1.0  # after an OSError: a full disk, no memory for a process
 
 
@@ -51,6 +53,7 @@ class Supervisor:
         self.handled: set[str] = set()
         self.identity = Identity.of(os.getpid())
         self.selector = selectors.DefaultSelector()
+        _allow_files(2 * self.job.completions + 64)
         reserved = addresses.reserve(self.job.completions)
         self.addresses = [address for address, _ in reserved]
         self._holders = [holder for _, holder in reserved]  # held for as long as this process lives
@@ -67,7 +70,7 @@ class Supervisor:
         if status["started_at"] is not None:
             self.started_at = status["started_at"] + time.monotonic() - time.time()
         for pod in self.pods:
-            if pod["status"]["phase"] in ("Pending", "Running"):
+            if pods.is_live(pod):
                 pods.set_lost(pod, "The supervisor of this pod was killed.")
                 self._count(pod, 137, removed="deletionTimestamp" in pod["metadata"])
         for old in self.dir.pods.glob("*"):
@@ -249,7 +252,14 @@ class Supervisor:
         self._count(pod.object, code, removed=pod.removed)
         if pod.removed and code != 0:
             self.pods.remove(pod.object)  # as a cluster forgets pods that were deleted
+        self._forget_old(pod.identity.index)
         self.dirty = True
+
+    def _forget_old(self, index: int) -> None:
+        """Keep the state small over weeks of disruptions; logs stay."""
+        ended = [pod for pod in self.pods if pods.index_of(pod) == index and not pods.is_live(pod)]
+        for pod in ended[:-KEPT_PODS]:
+            self.pods.remove(pod)
 
     def _count(self, pod: dict[str, Any], code: int, removed: bool) -> None:
         name, conditions = pod["metadata"]["name"], pods.conditions_of(pod)
@@ -317,9 +327,17 @@ class Supervisor:
         self.dir.drop_commands(self.handled)
 
 
+def _allow_files(count: int) -> None:
+    """Room for two descriptors an index, as far as the hard limit goes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < count:
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (count if hard == resource.RLIM_INFINITY else min(count, hard), hard)
+        )
+
+
 def detach() -> None:
-    """Leave the one who started us: no terminal, no parent that would have to wait for us."""
-    os.setsid()
+    """Leave the one who started us (in a session of our own): no parent that would have to wait for us."""
     if os.fork():
         os._exit(0)
 

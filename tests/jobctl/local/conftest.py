@@ -36,6 +36,9 @@ class Home:
     def end(self, name: str) -> Record:
         return self.wait(name, lambda record: record.controller == "finished")
 
+    def gone(self, name: str) -> Record:
+        return self.wait(name, lambda record: record.controller == "gone", seconds=5)
+
     def log(self, name: str, index: int | None = None) -> list[str]:
         return [line.text for line in self.backend.logs(name, index, follow=False)]
 

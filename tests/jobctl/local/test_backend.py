@@ -41,7 +41,7 @@ class TestAKilledSupervisor:
         assert len(home.alive()) >= 11  # supervisor, two shims, two families of at least four
         os.kill(home.supervisor("x"), signal.SIGKILL)
         assert home.empty_within(5) < 5
-        record = home.backend.record("x")
+        record = home.gone("x")
         assert (record.controller, counts(record)) == ("gone", {"active": 0, "succeeded": 0, "failed": 0})
         assert [pod["status"]["phase"] for pod in record.pods] == ["Failed", "Failed"]
         assert home.backend.supervisor_pid("x") is None
@@ -61,7 +61,7 @@ class TestAKilledSupervisor:
         home.submit("x", manifest(script, backoffLimitPerIndex=0, podFailurePolicy=TRAINING_RULES, **ON_VOLUME))
         uid = home.said("x", "attempt 1").job["metadata"]["uid"]
         os.kill(home.supervisor("x"), signal.SIGKILL)
-        home.empty_within(5)
+        home.gone("x")
         home.backend.resume("x")
         record = home.end("x")
         assert record.job["metadata"]["uid"] == uid
@@ -72,7 +72,7 @@ class TestAKilledSupervisor:
         home.submit("x", manifest(SLEEP))
         home.said("x", "up")
         os.kill(home.supervisor("x"), signal.SIGKILL)
-        home.empty_within(5)
+        home.gone("x")
         home.backend.cancel("x")
         record = home.backend.record("x")
         assert (record.cancelled, record.suspended, record.controller) == (True, True, "gone")
@@ -99,7 +99,7 @@ def test_a_supervisor_that_is_told_to_end_gives_pods_their_grace_period(home, ma
     home.said("x", "attempt 1")
     os.kill(home.supervisor("x"), signal.SIGTERM)
     home.empty_within(10)
-    record = home.backend.record("x")
+    record = home.gone("x")
     assert (record.controller, home.log("x")) == ("gone", ["attempt 1", "saved"])
     home.backend.resume("x")
     assert counts(home.end("x")) == {"active": 0, "succeeded": 1, "failed": 0}
