@@ -16,6 +16,8 @@ from jobctl.chart import chart_directory
 from jobctl.errors import JobctlError, UsageError
 
 TIMEOUT_SECONDS = 60
+# Helm lives for a tenth of a second: without the garbage collector it takes a quarter less time.
+GO_SETTINGS = {"GOGC": "off", "GOMEMLIMIT": "512MiB"}
 
 
 def find_helm(environ: Mapping[str, str] | None = None) -> Path:
@@ -67,7 +69,13 @@ def run(arguments: list[str], stdin: str = "") -> str:
     command = [str(find_helm()), *arguments]
     try:
         done = subprocess.run(
-            command, input=stdin, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
+            command,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_SECONDS,
+            check=False,
+            env=GO_SETTINGS | os.environ,
         )
     except OSError as error:
         raise JobctlError(

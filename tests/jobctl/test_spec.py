@@ -6,9 +6,12 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jobctl.errors import UsageError
-from jobctl.spec import read_defaults, read_schema, read_specs, validate
+from jobctl.schema import read_defaults, read_schema
+from jobctl.spec import read_specs, validate
 
 NOWHERE = {"HOME": "/nonexistent"}
 TRAIN = {"kind": "train", "name": "x"}
@@ -89,6 +92,28 @@ def test_a_bad_spec_is_refused_with_one_sentence(asked, sentence):
     assert str(caught.value).startswith("spec.yaml: ")
     assert "\n" not in str(caught.value)
     assert caught.value.exit_status == 2
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+    max_leaves=5,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    asked=st.dictionaries(st.sampled_from([*read_defaults(), "name", "other"]), anything, max_size=4),
+    kind=st.booleans(),
+)
+def test_whatever_is_asked_for_is_a_job_or_a_usage_error(asked, kind):
+    asked |= {"kind": "train"} if kind else {}
+    try:
+        spec = validate(asked)
+    except UsageError as error:
+        assert str(error).startswith("the spec: ")
+    else:
+        assert (spec.name, spec.replicas >= 1, spec.claim != "") == (asked.get("name") or "train", True, True)
 
 
 def test_every_problem_is_said_at_once():
