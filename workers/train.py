@@ -333,10 +333,11 @@ def learning_rate(step: int, steps: int, peak: float, warmup_fraction: float) ->
 
 
 def _require_one_process(config: Config) -> None:
-    if config.replicas * (config.gpus_per_replica if config.device == "cuda" else 1) > 1:
+    processes = config.replicas * (config.gpus_per_replica if config.device == "cuda" else 1)
+    if processes > 1:
         raise BadConfigError(
-            f"train with {config.replicas} replicas of {config.gpus_per_replica} GPUs: this version trains in one "
-            "process; use replicas: 1 and gpusPerReplica: 1"
+            f"train in {processes} processes (replicas: {config.replicas}, gpusPerReplica: {config.gpus_per_replica}): "
+            "several replicas of train come with a later version; use replicas: 1 and gpusPerReplica: 1"
         )
 
 

@@ -1,6 +1,6 @@
 """A small dataset whose failures announce themselves, and volumes that hold it."""
 
-from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,15 @@ OUTCOMES = ("success", "drop", "success", "timeout", "collision", "other")
 ANNOUNCED_BY = {"drop": 8, "timeout": 3, "collision": 5, "other": 0}  # the signal that rises before each failure
 
 
+@cache
+def pictures() -> np.ndarray:
+    """35 timesteps of images that change with time and camera, and compress well."""
+    time, camera, row = np.ogrid[:35, :3, :224]
+    return np.broadcast_to((time + 5 * camera + row).astype(np.uint8)[..., None, None], (35, 3, 224, 224, 3))
+
+
 def episode(number: int, outcome: str) -> Any:
-    """An episode of 28 to 35 timesteps: before its end one signal rises, over noise; images that compress well."""
+    """An episode of 28 to 35 timesteps: before its end one signal rises, over noise."""
     from workers.episodes.writer import Episode
 
     random = np.random.default_rng(number)
@@ -22,10 +29,6 @@ def episode(number: int, outcome: str) -> Any:
     signals = random.normal(1.0, 0.3, (steps, 12)).astype(np.float32)
     if outcome in ANNOUNCED_BY:
         signals[:, ANNOUNCED_BY[outcome]] += np.maximum(0, np.arange(steps) - steps + 16) / 6
-    images = np.zeros((steps, 3, 224, 224, 3), dtype=np.uint8)
-    images += np.arange(224, dtype=np.uint8)[:, None]
-    images += np.arange(3, dtype=np.uint8)[:, None, None, None]
-    images += np.arange(steps, dtype=np.uint8)[:, None, None, None, None]
     return Episode(
         number=number,
         seed=FIRST_SEED + number,
@@ -33,7 +36,7 @@ def episode(number: int, outcome: str) -> Any:
         perturbed=number % 5 == 0,
         actions=random.normal(size=(steps, 4)).astype(np.float32),
         states=random.normal(size=(steps, 7)).astype(np.float32),
-        images=images,
+        images=pictures()[:steps],
         signals=signals,
     )
 
@@ -41,12 +44,15 @@ def episode(number: int, outcome: str) -> Any:
 @pytest.fixture(scope="session")
 def announced_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A merged dataset of 36 episodes, written by the writer that collect uses. Read it only."""
+    from workers import storage
     from workers.episodes import ledger, writer
 
     dataset = tmp_path_factory.mktemp("announced") / "tiny"
-    for number in range(EPISODES):
-        writer.write_episode(dataset, episode(number, OUTCOMES[number % len(OUTCOMES)]), fence=1)
-    ledger.merge(dataset, EPISODES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage, "fsync", lambda descriptor: None)  # what these tests are about is no power loss
+        for number in range(EPISODES):
+            writer.write_episode(dataset, episode(number, OUTCOMES[number % len(OUTCOMES)]), fence=1)
+        ledger.merge(dataset, EPISODES)
     return dataset
 
 
@@ -57,23 +63,3 @@ def training_volume(tmp_path: Path, announced_dataset: Path) -> Path:
     (volume / "datasets").mkdir(parents=True)
     (volume / "datasets" / "tiny").symlink_to(announced_dataset)
     return volume
-
-
-@pytest.fixture
-def train_config() -> Callable[..., Any]:
-    """Makes the Config of a training on the small dataset; keyword arguments replace keys, `settings` only its own."""
-    from workers import __version__
-    from workers.config import Config
-
-    settings = {"steps": 60, "batch": 64, "validateEverySteps": 20}
-
-    def make(**keys: Any) -> Config:
-        base = {"version": __version__, "run": "fit", "kind": "train", "task": "predictor", "data": "datasets/tiny"}
-        both = (
-            {**settings, **keys.pop("settings", {})}
-            if keys.get("kind", "train") == "train"
-            else keys.pop("settings", {})
-        )
-        return Config.model_validate({**base, "specHash": "a" * 16, "settings": both, **keys})
-
-    return make

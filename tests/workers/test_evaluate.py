@@ -1,0 +1,214 @@
+"""Evaluation: on episodes that no training saw, beside baselines, merged by whoever sees all parts, judged by gates."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from workers import __version__, checkpoint, evaluate, results, storage, train
+from workers.config import Config
+from workers.episodes import ledger
+from workers.episodes.split import split_of
+from workers.errors import BadConfigError, BadDataError, GateMissedError, InterruptedRun
+from workers.runtime import Runtime
+
+
+def config(kind: str = "eval", **keys: Any) -> Config:
+    base = {"version": __version__, "kind": kind, "task": "predictor", "data": "datasets/tiny", "specHash": "a" * 16}
+    own = {"train": {"run": "fit"}, "eval": {"run": "judge", "from": "fit", "settings": {"bootstrap": 200}}}
+    return Config.model_validate({**base, **own[kind], **keys})
+
+
+def process(volume: Path, index: int = 0, fence: int = 1, **keys: Any) -> Runtime:
+    return Runtime(volume=volume, tmp=volume, index=index, fence=fence, metrics_port=0, **keys)
+
+
+@pytest.fixture(scope="module")
+def trained(announced_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A volume with the finished training `fit`. Read it only."""
+    volume = tmp_path_factory.mktemp("trained")
+    (volume / "datasets").mkdir()
+    (volume / "datasets" / "tiny").symlink_to(announced_dataset)
+    settings = {"steps": 160, "batch": 64, "validateEverySteps": 40, "lr": 0.003}
+    train.run(config("train", settings=settings), process(volume))
+    return volume
+
+
+@pytest.fixture
+def volume(trained: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may write to."""
+    return Path(shutil.copytree(trained, tmp_path / "volume", symlinks=True))
+
+
+@pytest.fixture(scope="module")
+def judged(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run `judge` by one index, with gates that it meets. Read it only."""
+    volume = Path(shutil.copytree(trained, tmp_path_factory.mktemp("judged") / "volume", symlinks=True))
+    evaluate.run(config(gates={"f1": 0.3, "recall_horizon_6": 0.1}), process(volume))
+    return volume / "runs" / "judge"
+
+
+def test_the_report_judges_the_test_split_and_beats_prevalence(judged, announced_dataset):
+    result = results.read_result(judged, "run")
+    figures = result["figures"]
+
+    test = [entry for entry in ledger.read(announced_dataset) if split_of(entry.seed) == "test"]
+    assert (figures["episodes"], figures["timesteps"]) == (len(test), sum(entry.steps for entry in test))
+    assert result["exitCode"] == results.read_result(judged, 0)["exitCode"] == 0
+    assert figures["f1"] > figures["f1_prevalence"]
+    for name in ("precision", "recall", "f1"):
+        assert figures[f"{name}_low"] <= figures[name] <= figures[f"{name}_high"]
+    assert {"f1_logistic", "f1_horizon_6", "f1_horizon_15_low", "recall_drop", "threshold"} <= figures.keys()
+    assert [row[0] for row in result["tables"]["predictors"]["rows"]] == ["predictor", "logistic", "prevalence"]
+    assert len(result["tables"]["outputs"]["rows"]) == 1 + 4 + 4
+
+
+def test_the_report_has_plots_and_text_for_people(judged):
+    directory = judged / "results" / "run.000001"
+
+    storage.verify(directory)
+    for name in ("precision_recall", "episodes"):
+        assert (directory / "plots" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    report = (directory / "report.md").read_text()
+    assert "| logistic |" in report and "within 6 timesteps (200 ms)" in report
+
+
+def test_any_number_of_indexes_gives_the_same_report_and_the_last_one_writes_it(judged, volume, capfd):
+    for index in (2, 0):
+        evaluate.run(config(replicas=3), process(volume, index))
+        assert "index that ends last writes the report" in capfd.readouterr().out
+        assert results.read_result(volume / "runs" / "judge", "run") is None
+
+    evaluate.run(config(replicas=3), process(volume, 1))
+
+    alone, merged = results.read_result(judged, "run"), results.read_result(volume / "runs" / "judge", "run")
+    assert merged["figures"] == alone["figures"]
+    assert merged["tables"] == alone["tables"]
+
+
+def test_an_attempt_that_comes_again_uses_what_was_judged_and_publishes_no_second_report(volume, monkeypatch):
+    evaluate.run(config(), process(volume))
+    monkeypatch.setattr(evaluate, "_judge", lambda *arguments: pytest.fail("judged again"))
+
+    evaluate.run(config(), process(volume, fence=2))
+
+    assert sorted(path.name for path in (volume / "runs/judge/results").iterdir()) == [
+        "0.000001",
+        "0.000002",
+        "run.000001",
+    ]
+
+
+def test_parts_of_other_weights_are_judged_again(volume, capfd):
+    evaluate.run(config(replicas=2), process(volume, 0))
+    part = volume / "runs/judge/predictions/0.000001"
+    shutil.rmtree(part)
+    other = json.dumps({"weights": "others"})
+    storage.publish(part, lambda directory: (directory / "part.json").write_text(other))
+
+    evaluate.run(config(replicas=2), process(volume, 1))
+
+    assert "index 0 judged other weights or data" in capfd.readouterr().out
+    assert results.read_result(volume / "runs" / "judge", "run")["exitCode"] == 0
+
+
+# --- gates
+
+
+@pytest.mark.parametrize(
+    ("gates", "sentence"),
+    [
+        ({"f1": 0.999}, r"f1 0\.\d\d < 1\.00"),
+        ({"f1": 0.1, "precision_drop": 1.01}, r"^precision_drop \d\.\d\d < 1\.01$"),
+    ],
+)
+def test_a_missed_gate_is_66_with_both_numbers_in_the_sentence(volume, gates, sentence):
+    with pytest.raises(GateMissedError, match=sentence) as raised:
+        evaluate.run(config(gates=gates), process(volume))
+
+    for scope in (0, "run"):
+        result = results.read_result(volume / "runs" / "judge", scope)
+        assert (result["exitCode"], result["reason"]) == (66, str(raised.value))
+
+
+def test_what_is_undefined_misses_its_gate_and_is_absent_from_the_figures(volume):
+    entries = [
+        entry
+        for entry in ledger.read(volume / "datasets/tiny")
+        if split_of(entry.seed) != "test" or entry.outcome != "drop"
+    ]
+    own = volume / "datasets" / "own"
+    own.mkdir()
+    (own / "episodes").symlink_to((volume / "datasets/tiny/episodes").resolve())
+    for entry in entries:
+        ledger.record(own, entry)
+
+    with pytest.raises(GateMissedError, match=r"recall_drop is undefined, the gate is 0\.50"):
+        evaluate.run(config(data="datasets/own", gates={"recall_drop": 0.5}), process(volume))
+
+    result = json.loads((volume / "runs/judge/results/run.000001/result.json").read_text())
+    assert "recall_drop" not in result["figures"] and "recall_drop_low" not in result["figures"]
+    row = dict(zip(result["tables"]["outputs"]["columns"], result["tables"]["outputs"]["rows"][5], strict=True))
+    assert (row["outputs"], row["positives"], row["recall"]) == ("drop", 0, None)
+
+
+# --- what must not be judged
+
+
+def test_episodes_that_shaped_the_weights_are_never_judged(volume, monkeypatch):
+    leak = ledger.read(volume / "datasets/tiny")
+    seen = next(entry for entry in leak if split_of(entry.seed) == "validation")
+    monkeypatch.setattr(
+        "workers.tasks.predictor.training.split_of", lambda seed: "test" if seed == seen.seed else split_of(seed)
+    )
+
+    with pytest.raises(BadDataError, match=rf"1 of \d+ test episodes were seen by the training \({seen.episode},"):
+        evaluate.run(config(), process(volume))
+
+
+@dataclass(kw_only=True)
+class Told(Runtime):
+    """Told to stop once two episodes are judged."""
+
+    def progress(self, **summary: Any) -> None:
+        if summary.get("step") == 2:
+            self.stop.set()
+
+
+def test_a_signal_is_75_and_publishes_nothing(volume):
+    with pytest.raises(InterruptedRun, match="after 2 of"):
+        evaluate.run(config(), Told(volume=volume, tmp=volume, metrics_port=0))
+
+    assert not (volume / "runs/judge/results").exists()
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"from": None}, "from is missing"),
+        ({"from": "fitt"}, r"'fitt' does not exist as a training; finished trainings on this volume: fit$"),
+        ({"gates": {"f2": 0.5}}, r"gates.f2 is an unknown figure; nearest: f1"),
+        ({"settings": {"bootstraps": 5}}, "bootstraps is an unknown setting; nearest: bootstrap"),
+    ],
+)
+def test_a_bad_configuration_is_one_sentence(volume, keys, message):
+    with pytest.raises(BadConfigError, match=message):
+        evaluate.run(config(**keys), process(volume))
+
+
+def test_a_training_that_has_not_ended_is_not_judged(volume):
+    shutil.copytree(volume / "runs" / "fit" / "best", volume / "runs" / "half" / "best")
+
+    with pytest.raises(BadConfigError, match=r"'half' is not finished as a training; finished .*: fit"):
+        evaluate.run(config(**{"from": "half"}), process(volume))
+
+
+def test_damaged_weights_are_never_judged(volume):
+    best = checkpoint.publications(volume / "runs" / "fit", "best")[0].path / "model.safetensors"
+    best.write_bytes(best.read_bytes()[:-1] + b"\0\0")
+
+    with pytest.raises(BadConfigError, match=r"weights of 'fit' can't be read: .*model.safetensors is damaged"):
+        evaluate.run(config(), process(volume))
