@@ -50,7 +50,7 @@ class Restored:
     path: Path
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Save:
     place: Place
     step: int
@@ -120,8 +120,9 @@ class Checkpoints:
         self._say = say
         self._saved_at = time.monotonic()
         self._changed = threading.Condition()
-        self._queued: dict[Place, _Save] = {}
+        self._queue: list[_Save] = []
         self._writing: _Save | None = None
+        self._owed: _Save | None = None  # best weights that could not be written yet
         self._spare: Tensors | None = None
         self._failed: set[Place] = set()  # where the last write failed
         self._broken: BaseException | None = None
@@ -152,13 +153,16 @@ class Checkpoints:
         self._hand_over("checkpoints", step, tensors, state)
 
     def publish_best(self, step: int, tensors: Tensors, state: dict[str, Any]) -> None:
-        """As `save`, into best/: replaces the best one of before as soon as no restart can fall back behind it."""
+        """As `save`, into best/: replaces the best one of before as soon as no restart can fall back behind it.
+
+        A checkpoint that is saved after it is never published before it: what a checkpoint says of the best is there.
+        """
         self._hand_over("best", step, tensors, state)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait at most `timeout` seconds until nothing is left to write; whether what came last is on disk."""
         with self._changed:
-            idle = self._changed.wait_for(lambda: self._broken or not (self._queued or self._writing), timeout)
+            idle = self._changed.wait_for(lambda: self._broken or not (self._queue or self._writing), timeout)
         self._raise_broken()
         return bool(idle) and not self._failed
 
@@ -169,8 +173,8 @@ class Checkpoints:
     def prune(self, place: Place = "checkpoints") -> None:
         """Remove older publications, only names that bear this attempt's number or a lower one.
 
-        checkpoints/ keeps the newest `keep` steps. best/ keeps the newest one that the newest checkpoint knows of, and
-        any that is newer still: a restart from that checkpoint supersedes those.
+        checkpoints/ keeps the newest `keep` steps. best/ keeps the newest one that the oldest kept checkpoint knows of,
+        and any that is newer still: a restart from that checkpoint would supersede those.
         """
         valid: dict[int, Publication] = {}
         for publication in publications(self.run_dir, place):
@@ -178,7 +182,7 @@ class Checkpoints:
         if place == "checkpoints":
             keep = self.keep
         else:
-            known = max((found.step for found in publications(self.run_dir)), default=0)
+            known = min((found.step for found in publications(self.run_dir)), default=0)
             keep = 1 + sum(step > known for step in valid)
         kept = {publication.path for publication in list(valid.values())[:keep]}
         for publication in _all(self.run_dir / place):
@@ -219,22 +223,25 @@ class Checkpoints:
             spare, self._spare = self._spare, None
         snapshot = _snapshot(tensors, spare)
         with self._changed:
-            replaced = self._queued.get(place)
-            self._queued[place] = _Save(place, step, snapshot, encoded)
-            if replaced is not None:
-                self._spare = replaced.tensors
+            self._enqueue(_Save(place, step, snapshot, encoded))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._write_behind, name="checkpoint-writer", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
         self._report("checkpoint_stall_seconds", time.monotonic() - began)
 
+    def _enqueue(self, save: _Save) -> None:
+        """At most one checkpoint waits; of best weights with no checkpoint between them, the newer ones suffice."""
+        queue = [waiting for waiting in self._queue if not waiting.place == save.place == "checkpoints"]
+        queue.append(save)
+        places = [*(waiting.place for waiting in queue[1:]), None]  # of the one behind each
+        self._queue = [one for one, behind in zip(queue, places, strict=True) if not one.place == behind == "best"]
+
     def _write_behind(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: bool(self._queued))
-                place: Place = "checkpoints" if "checkpoints" in self._queued else "best"
-                save = self._writing = self._queued.pop(place)
+                self._changed.wait_for(lambda: bool(self._queue))
+                save = self._writing = self._queue.pop(0)
             try:
                 self._write(save)
             except BaseException as error:
@@ -251,15 +258,22 @@ class Checkpoints:
 
         began = time.monotonic()
         try:
+            if self._owed is not None and save.place == "checkpoints":
+                self._publish(self._owed)
+                self._owed = None
+                self._failed.discard("best")
             published = self._publish(save)
         except (OSError, SafetensorError, storage.CorruptError) as error:
             self.failures += 1
             self._failed.add(save.place)
+            self._owed = save if save.place == "best" else self._owed
             self._report("checkpoint_failures_total", 1)
             self._say(f"the save of step {save.step} failed ({error}); what was published before is intact")
             return
         self._failed.discard(save.place)
-        if save.place == "checkpoints":
+        if save.place == "best":
+            self._owed = None
+        else:
             self.saved_step = save.step
             self._saved_at = time.monotonic()
             self._report("checkpoints_total", 1)

@@ -208,6 +208,7 @@ def test_the_best_is_replaced_by_a_better_one_and_survives_pruning_and_restarts(
     second = Attempt(tmp_path, keep=1)
     assert second.restore().step == 4  # goes on from before the best of step 5: that of step 1 holds again
     assert checkpoint.newest(tmp_path, "best").path.name == "step-00000001.000002"
+    assert names(tmp_path, "best")[-1] == "step-00000005.000001"  # ignored, and removed with the next save
     second.publish(5, place="best").publish(5)
     assert names(tmp_path, "best") == ["step-00000005.000002"]
 
@@ -234,6 +235,30 @@ def test_a_stalled_disk_lets_one_save_wait_and_the_newest_replaces_it(tmp_path, 
     assert attempt.flush(20) is True
     assert [publication.step for publication in checkpoint.publications(tmp_path)] == [4, 1]
     assert (attempt.count("checkpoints_total"), attempt.count("checkpoint_stall_seconds")) == (2, 4)
+
+
+def test_a_checkpoint_is_never_published_before_the_best_that_it_knows_of(tmp_path, monkeypatch):
+    gate, entered = threading.Event(), threading.Event()
+    real = storage.publish
+    order: list[str] = []
+
+    def slow(final, write):
+        entered.set()
+        gate.wait(20)
+        order.append(f"{final.parent.name} {int(final.name[5:13])}")
+        if order == ["checkpoints 1", "best 5"]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(final, write)
+
+    monkeypatch.setattr(storage, "publish", slow)
+    attempt = Attempt(tmp_path)
+    attempt.save(1, tensors(1), {})
+    assert entered.wait(20)
+    for step, place in [(2, "best"), (3, "checkpoints"), (4, "best"), (5, "best"), (6, "checkpoints"), (7, "best")]:
+        (attempt.save if place == "checkpoints" else attempt.publish_best)(step, tensors(step), {})
+    gate.set()
+    assert attempt.flush(20)
+    assert order == ["checkpoints 1", "best 5", "best 5", "checkpoints 6", "best 7"]
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
