@@ -95,7 +95,9 @@ def progress_text(progress: dict[str, Any] | None, kind: str) -> str:
     parts = [f"{unit} {step}" if not steps else f"{unit} {step}/{steps} ({100 * step // steps} %)"]
     if progress["stepsPerSecond"] is not None:
         parts.append(f"{progress['stepsPerSecond']:.3g}/s")
-    parts += [f"{key} {progress['figures'][key]:.4g}" for key in ("loss", "f1") if key in progress["figures"]]
+    parts += [
+        f"{key} {progress['figures'][key]:.4g}" for key in ("loss", "validation_f1") if key in progress["figures"]
+    ]
     if progress["etaSeconds"]:
         parts.append(f"{duration(progress['etaSeconds'])} left")
     return " · ".join(parts)

@@ -66,13 +66,42 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    columns, rows = fold_intervals(columns, list(rows))
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for position, column in enumerate(columns):
+        numeric = all(isinstance(row[position], int | float | None) for row in rows)
+        table.add_column(column.upper(), justify="right" if numeric else "left")
     for row in rows:
         table.add_row(*(Text(cell_text(cell)) for cell in row))
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 10_000)
     with console.capture() as printed:
         console.print(table)
     click.echo("\n".join(line.rstrip() for line in printed.get().splitlines()))
+
+
+def fold_intervals(columns: Sequence[str], rows: list[Sequence[Any]]) -> tuple[list[str], list[list[Any]]]:
+    """Columns NAME, NAME_low and NAME_high as the one column NAME, whose cells read `0.41 (0.36 to 0.47)`."""
+    at = {column: position for position, column in enumerate(columns)}
+    folded = {column for column in columns if f"{column}_low" in at and f"{column}_high" in at}
+    bounds = {f"{column}_{end}" for column in folded for end in ("low", "high")}
+    kept = [column for column in columns if column not in bounds]
+
+    def cell(row: Sequence[Any], column: str) -> Any:
+        value = row[at[column]]
+        if column not in folded or value is None:
+            return value
+        low, high = (cell_text(row[at[f"{column}_{end}"]]) for end in ("low", "high"))
+        return f"{cell_text(value)} ({low} to {high})"
+
+    return kept, [[cell(row, column) for column in kept] for row in rows]
+
+
+def print_figures(heading: str, figures: dict[str, Any], most: int | None = None) -> int:
+    """Figures one below the other, at most so many; how many were left out."""
+    names, rows = fold_intervals(list(figures), [list(figures.values())])
+    pairs = list(zip(names, rows[0], strict=True))
+    print_table((heading, "VALUE"), pairs[:most])
+    return len(pairs) - len(pairs[:most])
 
 
 def cell_text(value: Any) -> str:

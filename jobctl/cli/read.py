@@ -10,11 +10,12 @@ import click
 
 from jobctl.cli.document import job_document, job_summary, progress_text
 from jobctl.cli.options import name_argument
-from jobctl.cli.output import cell_text, emit, output_option, print_table
-from jobctl.cli.session import Session
+from jobctl.cli.output import cell_text, emit, output_option, print_figures, print_table
+from jobctl.cli.session import Session, own_result
 from jobctl.status import ACTIVE, JobView, view
 from jobctl.volume import Progress, Run
 
+FIGURES_SHOWN = 12
 REPLICA_KEYS = ("index", "pod", "phase", "exitCode", "attempts", "pid", "address", "metricsUrl", "message")
 
 
@@ -48,9 +49,8 @@ def describe(session: Session, name: str) -> dict[str, Any]:
     """The document of one job now. Raises NotFoundError."""
     record, job = session.view(name)
     run = session.run(record)
-    uid = record.job.get("metadata", {}).get("uid")
-    result = next((result for result in run.results() if result.belongs_to(job.spec_hash, uid)), None)
-    return job_document(job, _progress(job, run), run.attempts(), result if job.state not in ACTIVE else None)
+    result = own_result(run, record, job) if job.state not in ACTIVE else None
+    return job_document(job, _progress(job, run), run.attempts(), result)
 
 
 def _progress(job: JobView, run: Run) -> Progress | None:
@@ -105,6 +105,9 @@ def _status_table(document: dict[str, Any]) -> None:
         )
     if job["result"]:
         click.echo()
-        print_table(("RESULT", "VALUE"), job["result"]["figures"].items())
-        click.echo(f"  in {job['result']['directory']}")
+        click.echo(f"result: {job['result']['reason']}")
+        left_out = print_figures("FIGURE", job["result"]["figures"], most=FIGURES_SHOWN)
+        if left_out:
+            click.echo(f"and {left_out} more: `jobctl results {job['name']}`")
+        click.echo(f"in {job['result']['directory']}")
     click.echo(f"\nnext: {' · '.join(job['next'])}")

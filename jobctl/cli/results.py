@@ -9,7 +9,7 @@ import click
 
 from jobctl.cli.document import result_summary
 from jobctl.cli.options import name_argument
-from jobctl.cli.output import emit, output_option, print_table
+from jobctl.cli.output import emit, output_option, print_figures, print_table
 from jobctl.cli.session import Session
 from jobctl.errors import NotFoundError, UsageError
 from jobctl.volume import MODEL, Result, Run, fetch
@@ -74,10 +74,10 @@ def _table(document: dict[str, Any]) -> None:
     click.echo(f"{document['name']}: {result['reason'] or 'no reason given'} (exit code {result['exitCode']})")
     if result["figures"]:
         click.echo()
-        print_table(("FIGURE", "VALUE"), result["figures"].items())
+        print_figures("FIGURE", result["figures"])
     for title, table in result["tables"].items():
         click.echo(f"\n{title.replace('_', ' ')}")
-        print_table([str(column).upper() for column in table.get("columns", [])], table.get("rows", []))
+        print_table([str(column) for column in table.get("columns", [])], table.get("rows", []))
     click.echo(f"\nin {result['directory']}")
     for path in result["plots"]:
         click.echo(f"plot: {path}")

@@ -12,7 +12,7 @@ import click
 if TYPE_CHECKING:
     from jobctl.backend import Backend, Record
     from jobctl.status import JobView
-    from jobctl.volume import Run
+    from jobctl.volume import Result, Run
 
 
 @dataclass
@@ -86,6 +86,12 @@ class Session:
         """One line beside the answer, on stderr."""
         click.echo(sentence, err=True)
         sys.stderr.flush()
+
+
+def own_result(run: Run, record: Record, job: JobView) -> Result | None:
+    """The published end of this very job, if there is one."""
+    uid = record.job.get("metadata", {}).get("uid")
+    return next((result for result in run.results() if result.belongs_to(job.spec_hash, uid)), None)
 
 
 def claim_of(values: dict[str, Any]) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 
 from jobctl import documents
 from jobctl.errors import UsageError
-from jobctl.spec import NAME_LENGTH, JobSpec, read_defaults, read_schema, read_specs
+from jobctl.schema import read_defaults, read_schema
+from jobctl.spec import NAME_LENGTH, JobSpec, read_specs
 
 # flag → the spec's key, where they differ
 KEYS = {"allow_cpu": "allowCpu", "from_run": "from"}

@@ -9,7 +9,7 @@ import click
 from jobctl.cli.document import NEXT, job_summary
 from jobctl.cli.options import name_argument
 from jobctl.cli.output import emit, output_option
-from jobctl.cli.session import Session
+from jobctl.cli.session import Session, own_result
 from jobctl.cli.watch import exit_status_of, watch
 from jobctl.status import JobView
 
@@ -39,7 +39,11 @@ def wait_command(session: Session, name: str, timeout: float | None, output: str
 
 
 def say_next(session: Session, job: JobView) -> None:
-    """What to type now that it has ended."""
+    """How it came out, and what to type now that it has ended."""
+    record, _ = session.view(job.name)
+    result = own_result(session.run(record), record, job) if job.state == "succeeded" else None
+    if result is not None and result.data.get("reason", job.reason) != job.reason:
+        session.say(f"{job.name}: {result.data['reason']}")
     session.say(f"next: {' · '.join(command.format(name=job.name) for command in NEXT[job.state])}")
 
 

@@ -13,7 +13,7 @@ from jobctl.cli.session import Session
 from jobctl.errors import JobctlError
 from jobctl.status import ACTIVE, JobView, is_ended
 
-POLL_SECONDS = 0.3
+POLL_SECONDS = 0.1
 QUIET_SECONDS = 5.0  # between two progress lines where there is no terminal
 CLEAR_LINE = "\r\x1b[K"
 
