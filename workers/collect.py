@@ -26,7 +26,7 @@ from workers.episodes.schema import TIMESTEP_IMAGE_BYTES
 from workers.episodes.writer import Episode, recover
 from workers.errors import BadConfigError, GateMissedError, InterruptedRun
 from workers.metrics import Metrics
-from workers.runtime import Runtime, run_directory
+from workers.runtime import Runtime, data_directory, owned_range, run_directory
 
 if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv
@@ -40,9 +40,9 @@ def run(config: Config, runtime: Runtime) -> None:
     """
     settings = config.settings_as(CollectSettings)
     check.require_gates(config.gates)
-    dataset = dataset_directory(config, runtime)
+    dataset = data_directory(runtime.volume, config.data, config.run)
     _open_dataset(dataset, settings, config.task)
-    mine = episodes_of(runtime.index, config.replicas, settings.episodes)
+    mine = owned_range(settings.episodes, config.replicas, runtime.index)
     recover(dataset, mine)
     recorded = {entry.episode for entry in ledger.recorded(dataset)}
     missing = [number for number in mine if number not in recorded]
@@ -55,16 +55,6 @@ def run(config: Config, runtime: Runtime) -> None:
     if missing:
         _record(dataset, missing, settings, config, runtime, progress)
     _finish(dataset, settings, config, runtime, progress)
-
-
-def dataset_directory(config: Config, runtime: Runtime) -> Path:
-    """The dataset that this run writes: `data`, or datasets/RUN."""
-    return runtime.volume / (config.data or f"datasets/{config.run}")
-
-
-def episodes_of(index: int, replicas: int, episodes: int) -> range:
-    """The episode numbers that an index owns: contiguous, disjoint between indexes, all together, even to one."""
-    return range(index * episodes // replicas, (index + 1) * episodes // replicas)
 
 
 def say(text: str) -> None:
@@ -95,7 +85,6 @@ class Progress:
         self.runtime.progress(waiting=why)
 
     def episode(self, episode: Episode, entry: ledger.Entry, size_bytes: int, seconds: float) -> None:
-        self._waits = ""
         self.recorded += 1
         self.outcomes[entry.outcome] += 1
         self.timesteps += entry.steps
@@ -113,7 +102,10 @@ class Progress:
             timesteps_per_second=self.timesteps / elapsed,
             **{f"episodes_{outcome}": count for outcome, count in sorted(self.outcomes.items())},
         )
-        self.runtime.progress(step=self.recorded, steps=self.total, waiting=None)
+        self.beat()
+        if self._waits:
+            self._waits = ""
+            self.runtime.progress(waiting=None)
 
 
 def _open_dataset(dataset: Path, settings: CollectSettings, task: str) -> None:

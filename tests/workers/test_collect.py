@@ -17,7 +17,7 @@ from workers.config import Config
 from workers.envs.settings import MAX_EPISODES, CollectSettings
 from workers.episodes import check, ledger
 from workers.errors import BadConfigError
-from workers.runtime import Runtime
+from workers.runtime import Runtime, owned_range
 
 HELPER = Path(__file__).parent / "episodes" / "fake_collect.py"
 FORKS = multiprocessing.get_context("forkserver")
@@ -94,7 +94,7 @@ def undisturbed(tmp_path_factory) -> Collection:
 
 @given(st.integers(1, 500), st.integers(1, 40))
 def test_indexes_own_disjoint_contiguous_ranges_that_are_all_episodes(episodes, replicas):
-    ranges = [collect.episodes_of(index, replicas, episodes) for index in range(replicas)]
+    ranges = [owned_range(episodes, replicas, index) for index in range(replicas)]
     assert [number for owned in ranges for number in owned] == list(range(episodes))
     assert max(map(len, ranges)) - min(map(len, ranges)) <= 1
 
