@@ -246,6 +246,18 @@ def test_the_config_says_what_was_asked_with_every_default(render, config_of):
     }
 
 
+def test_a_taints_value_stays_text_and_its_seconds_become_a_number(render, pick):
+    asked = [
+        {"key": "slot", "value": "5", "effect": "NoSchedule"},
+        {"key": "slot", "value": 7, "effect": "NoExecute", "tolerationSeconds": "60"},
+    ]
+    pod = pick(render({"kind": "train", "scheduling": {"tolerations": asked}}), "Job")["spec"]["template"]["spec"]
+    assert pod["tolerations"] == [
+        {"key": "slot", "value": "5", "effect": "NoSchedule"},
+        {"key": "slot", "value": "7", "effect": "NoExecute", "tolerationSeconds": 60},
+    ]
+
+
 def test_queue_priority_and_spot_reach_the_scheduler(render, pick):
     job = pick(render({"kind": "train", "scheduling": {"queue": "q", "priority": "high", "spot": True}}), "Job")
     assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "q"

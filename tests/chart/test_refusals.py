@@ -54,7 +54,11 @@ def test_bad_values_are_refused_with_one_clear_sentence(run_helm, assignments, s
 
 @pytest.mark.parametrize(
     ("assignment", "sentence"),
-    [("replicas=0", "replicas is 0: it must be at least 1"), ("replicas=-1", "replicas is -1: it must be at least 1")],
+    [
+        ("replicas=0", "replicas is 0: it must be at least 1"),
+        ("replicas=-1", "replicas is -1: it must be at least 1"),
+        ("pod.runAsUser=0", "pod.runAsUser is 0: it must be at least 1"),
+    ],
 )
 def test_a_number_as_text_is_held_to_the_same_bounds(run_helm, assignment, sentence):
     assert sentence in complaint(run_helm, "x", str(CHART), "--set", "kind=train", "--set-string", assignment)

@@ -15,6 +15,12 @@ What the schema cannot say. Each message names the key, what is wrong with it, a
 {{- fail (printf "%s is %v: it must be at least 1 (to pause a job, suspend it)" $key (index $values $key)) -}}
 {{- end -}}
 {{- end -}}
+{{- range $key := list "runAsUser" "fsGroup" -}}
+{{- $number := get ($values.pod | default dict) $key -}}
+{{- if and $number (lt (toString $number | float64) 1.0) -}}
+{{- fail (printf "pod.%s is %v: it must be at least 1, as root is refused" $key $number) -}}
+{{- end -}}
+{{- end -}}
 {{- if and (eq $kind "eval") (not $values.from) -}}
 {{- fail "from is missing: eval judges the weights of a run, so name one (--set from=RUN)" -}}
 {{- end -}}

@@ -20,11 +20,17 @@ taken of this text, so neither `planned` nor the chart's default image is in it.
   "gates" ($values.gates | default dict)
   "retry" (dict "perReplica" (dig "perReplica" 3 ($values.retry | default dict)))
   "deadlineSeconds" $values.deadlineSeconds
-  "tolerations" ($scheduling.tolerations | default list)
   "runAsUser" ($pod.runAsUser | default 1000)
   "fsGroup" ($pod.fsGroup | default 1000)
   | include "jobctl.normal" | fromJson
 -}}
+{{- $tolerations := list -}}
+{{- range $scheduling.tolerations -}}
+{{- /* A taint's value may look like a number and is text; its seconds are a number. */ -}}
+{{- $seconds := dict "tolerationSeconds" .tolerationSeconds | include "jobctl.normal" | fromJson -}}
+{{- $toleration := omit . "tolerationSeconds" | include "jobctl.texts" | fromJson -}}
+{{- $tolerations = append $tolerations (hasKey . "tolerationSeconds" | ternary (merge $toleration $seconds) $toleration) -}}
+{{- end -}}
 {{- dict
   "apiVersion" ($values.apiVersion | default "jobctl/v1")
   "kind" ($values.kind | default "train")
@@ -50,7 +56,7 @@ taken of this text, so neither `planned` nor the chart's default image is in it.
     "priority" ($scheduling.priority | default nil)
     "spot" ($scheduling.spot | default false)
     "nodeSelector" (include "jobctl.texts" $scheduling.nodeSelector | fromJson)
-    "tolerations" $numbers.tolerations)
+    "tolerations" $tolerations)
   "resources" (dict
     "requests" (include "jobctl.texts" $resources.requests | fromJson)
     "limits" (include "jobctl.texts" $resources.limits | fromJson)
