@@ -9,8 +9,8 @@
 Each message says what failed, on which object, and what to try.
 """
 
-from difflib import get_close_matches
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class JobctlError(Exception):

@@ -86,7 +86,9 @@ def install_packages() -> None:
             return
         if build == "CPU":
             say("pip finds no CPU build of torch for this machine; taking the CUDA build (5 GB)")
-    raise SetupError("pip could not install requirements/cuda.txt (its message stands above): check its index and network")
+    raise SetupError(
+        "pip could not install requirements/cuda.txt (its message stands above): check its index and network"
+    )
 
 
 def install_dev() -> None:
@@ -155,7 +157,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dev", action="store_true", help="add what the tests need")
     dev = parser.parse_args().dev
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - this runs before anything has checked it
         say(f"Python {platform.python_version()} is too old: jobctl needs 3.11 or newer (PYTHON=python3.12 make ...)")
         return 1
     steps = [make_venv, install_packages, install_project, install_helm, install_renderer]
