@@ -77,12 +77,15 @@ class Run:
     def directory(self) -> Path:
         return self.volume / "runs" / self.name
 
-    def progress(self, since_unix_seconds: float = 0.0) -> Progress | None:
-        """From the newest metrics file of each index; None where no line (since that time) has been written yet."""
+    def progress(self, since_unix_seconds: float = 0.0, indexes: int = 1) -> Progress | None:
+        """From the newest metrics file of each index; None where no line (since that time) has been written yet.
+
+        `indexes` says how many have a share of their own: the total is known when each has written a line.
+        """
         newest = _newest_fence(self.directory / "metrics", ".jsonl")
         tails = [tail for tail in (_tail(path) for path in newest.values()) if tail]
         tails = [tail for tail in tails if _number(tail[-1], "time", math.inf) >= since_unix_seconds]
-        return _progress(tails) if tails else None
+        return _progress(tails, indexes) if tails else None
 
     def results(self) -> list[Result]:
         """Readable results, best first: the run's own before index 0's, newest fence first, then the other indexes'."""
@@ -147,14 +150,14 @@ def _copy(source: Path, target: Path, entry: dict[str, Any]) -> Path:
         partial.unlink(missing_ok=True)
 
 
-def _progress(tails: list[list[dict[str, Any]]]) -> Progress:
+def _progress(tails: list[list[dict[str, Any]]], indexes: int) -> Progress:
     """One progress of all indexes: steps add up (each index has its own share), the other figures are the newest's."""
     rates = [rate for rate in (_rate(tail) for tail in tails) if rate is not None]
     last = [tail[-1] for tail in tails]
     totals = [int(total) for line in last if (total := _total(line)) is not None]
     newest = max(last, key=lambda line: _number(line, "time", 0.0))
     step = sum(int(_number(line, "step", 0)) for line in last)
-    steps = sum(totals) if len(totals) == len(last) else None
+    steps = sum(totals) if len(totals) == len(last) >= indexes else None
     rate = sum(rates) if rates else None
     left = None if steps is None or not rate else max(0, steps - step) / rate
     return Progress(

@@ -73,6 +73,11 @@ def result_summary(result: Result | None) -> dict[str, Any] | None:
     }
 
 
+def shares(job: JobView) -> int:
+    """How many indexes have a share of the work: all, except in a training group, where index 0 counts for all."""
+    return 1 if job.kind == "train" else job.completions
+
+
 def progress_document(progress: Progress | None) -> dict[str, Any] | None:
     if progress is None:
         return None

@@ -99,6 +99,9 @@ def main(arguments: list[str] | None = None) -> int:
     session = Session()
     try:
         return cli.main(args=arguments, prog_name="jobctl", standalone_mode=False, obj=session) or 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return error.exit_code
     except click.ClickException as error:
         click.echo(f"error: {_sentence(error)}", err=True)
         return error.exit_code
@@ -107,8 +110,19 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         click.echo(f"error: {error}", err=True)
         return error.exit_status
+    except OSError as error:
+        if session.debug:
+            raise
+        click.echo(f"error: {_what_failed(error)}", err=True)
+        return JobctlError.exit_status
     except click.Abort:
         return 130
+
+
+def _what_failed(error: OSError) -> str:
+    """A file system's complaint, with the file: `/x/y: Permission denied.`"""
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}{error.strerror or error}."
 
 
 def _sentence(error: click.ClickException) -> str:

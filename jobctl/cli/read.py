@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from jobctl.cli.document import job_document, job_summary, progress_text
+from jobctl.cli.document import job_document, job_summary, progress_text, shares
 from jobctl.cli.options import name_argument
 from jobctl.cli.output import cell_text, emit, output_option, print_figures, print_table
 from jobctl.cli.session import Session, own_result
@@ -56,8 +56,8 @@ def describe(session: Session, name: str) -> dict[str, Any]:
 def _progress(job: JobView, run: Run) -> Progress | None:
     """Progress of this revision while it is active; afterwards of the whole run, without a guess at its end."""
     if job.state in ACTIVE:
-        return run.progress(job.created_at.timestamp())
-    last = run.progress()
+        return run.progress(job.created_at.timestamp(), shares(job))
+    last = run.progress(indexes=shares(job))
     return replace(last, eta_seconds=None) if last else None
 
 

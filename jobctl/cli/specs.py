@@ -9,7 +9,7 @@ from typing import Any
 
 from jobctl import documents
 from jobctl.errors import UsageError
-from jobctl.schema import read_defaults, read_schema
+from jobctl.schema import read_defaults, setting_names
 from jobctl.spec import NAME_LENGTH, JobSpec, read_specs
 
 # flag → the spec's key, where they differ
@@ -47,14 +47,8 @@ def _default_name(file: Path | None, kind: str | None, task: str | None) -> str 
 
 
 def _with_settings(assignment: str) -> str:
-    """`steps=400` as `settings.steps=400`: a key nearer to a setting than to any key of a spec is meant as one."""
+    """`stpes=400` as `settings.stpes=400`, nearer to a setting than to a key of specs: the error names what was meant."""
     key = assignment.partition("=")[0].strip()
     keys = {"name", *read_defaults()}
-    close = [] if key in keys else get_close_matches(key, keys | _settings(), n=1)
+    close = [] if key in keys else get_close_matches(key, keys | setting_names(), n=1)
     return f"settings.{assignment}" if close and close[0] not in keys else assignment
-
-
-def _settings() -> set[str]:
-    """Every setting of every task and kind, from the chart's schema."""
-    definitions = read_schema()["$defs"]
-    return {setting for name, node in definitions.items() if "." in name for setting in node.get("properties", {})}

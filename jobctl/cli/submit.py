@@ -36,11 +36,11 @@ def submit_command(session: Session, replace: bool, dry_run: bool, wait: bool, f
     prepared = prepare(session, specs_of(flags), fresh=fresh)
     decisions = [decide(job, replace=replace, fresh=fresh) for job in prepared]
     for number, (job, decision) in enumerate(zip(prepared, decisions, strict=True), start=1):
+        if decision == "start" and not dry_run:
+            session.backend.submit(job.release)
         session.say(_announcement(job, decision, dry_run))
         if dry_run:
             continue
-        if decision == "start":
-            session.backend.submit(job.release)
         if wait or number < len(prepared):
             status = stay(session, job.spec.name)
             if status != 0:

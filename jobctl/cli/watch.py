@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TextIO
 
-from jobctl.cli.document import progress_document, progress_text
+from jobctl.cli.document import progress_document, progress_text, shares
 from jobctl.cli.session import Session
 from jobctl.errors import JobctlError
 from jobctl.status import ACTIVE, JobView, is_ended
@@ -74,7 +74,7 @@ def watch(
     try:
         while True:
             record, job = session.view(name)
-            progress = session.run(record).progress(job.created_at.timestamp())
+            progress = session.run(record).progress(job.created_at.timestamp(), shares(job))
             text = progress_text(progress_document(progress), job.kind) if progress else ""
             display.show(job, text, time.monotonic())
             if is_ended(job):

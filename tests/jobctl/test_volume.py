@@ -74,6 +74,12 @@ def test_indexes_add_up(run):
     )
 
 
+def test_the_total_is_unknown_until_every_index_has_written(run):
+    metrics(run, "0.000001.jsonl", {"time": 1.0, "step": 1, "episodes": 3})
+    progress = run.progress(indexes=2)
+    assert progress is not None and (progress.step, progress.steps) == (1, None)
+
+
 def test_a_torn_last_line_and_odd_lines_are_left_out(run):
     metrics(run, "0.000001.jsonl", "not json", "[1]", {"time": 1.0, "step": 3}, {"time": 2.0}, '{"time": 3.0, "st')
     progress = run.progress()

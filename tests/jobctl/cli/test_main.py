@@ -60,6 +60,19 @@ def test_reading_commands_print_table_json_and_yaml():
         assert [list(p.type.choices) for p in command.params if p.name == "output"] == [["table", "json", "yaml"]]
 
 
+def test_without_a_command_there_is_help_and_a_usage_error(jobctl):
+    said = jobctl()
+    assert (said.status, said.out) == (2, "")
+    assert "Commands:" in said.err and "error:" not in said.err
+
+
+def test_a_home_that_can_not_be_written_is_one_sentence(jobctl, monkeypatch):
+    monkeypatch.setenv("JOBCTL_HOME", "/proc/nowhere")
+    said = jobctl("submit", "train", "--data", "d")
+    assert said.status == 1
+    assert said.error.startswith("error: ") and "/proc/nowhere" in said.error and len(said.error.splitlines()) == 1
+
+
 def test_the_version_is_jobctl_s(jobctl):
     from jobctl.version import __version__
 
