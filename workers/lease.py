@@ -19,6 +19,7 @@ from typing import Any
 
 from workers import storage
 from workers.errors import InterruptedRun
+from workers.runtime import seconds_from_env
 
 DEFAULT_LEASE_SECONDS = 30.0
 HEARTBEAT_SECONDS = 1.0
@@ -44,7 +45,7 @@ class Limits:
 
 
 def lease_seconds_from_env() -> float:
-    return float(os.environ.get("JOBCTL_LEASE_SECONDS") or DEFAULT_LEASE_SECONDS)
+    return seconds_from_env("JOBCTL_LEASE_SECONDS", DEFAULT_LEASE_SECONDS)
 
 
 def numbers(directory: Path) -> list[int]:

@@ -3,6 +3,7 @@
 Standard library only: the supervisor imports this before anything heavy.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -82,7 +83,7 @@ class Runtime:
         return cls(
             volume=Path(env["JOBCTL_VOLUME"]),
             tmp=tmp,
-            grace_seconds=float(_number(env.get("JOBCTL_GRACE_SECONDS", "60"), "JOBCTL_GRACE_SECONDS")),
+            grace_seconds=seconds_from_env("JOBCTL_GRACE_SECONDS", 60.0, env),
             summary_file=Path(summary) if summary else None,
             **texts,  # type: ignore[arg-type]
             **numbers,  # type: ignore[arg-type]
@@ -126,6 +127,15 @@ class Runtime:
 def time_to_save(grace_seconds: float) -> float:
     """Seconds between SIGTERM and the moment where a loop that still saves is killed."""
     return max(grace_seconds - MARGIN_SECONDS, grace_seconds / 2)
+
+
+def seconds_from_env(name: str, default: float, env: Mapping[str, str] = os.environ) -> float:
+    """A duration; raises BadConfigError if it is no positive number."""
+    text = env.get(name) or str(default)
+    with contextlib.suppress(ValueError):
+        if 0 < (seconds := float(text)) < float("inf"):
+            return seconds
+    raise BadConfigError(f"{name} is {text!r} in the environment, but must be a number of seconds above 0")
 
 
 def run_directory(volume: Path, run: str) -> Path:

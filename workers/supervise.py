@@ -18,9 +18,17 @@ from typing import Any
 
 from workers import attempts, fresh, results
 from workers.errors import CRASHED, TERMINAL_CODES, BadConfigError, InterruptedRun, StuckError, WorkerError
-from workers.lease import Lease, lease_seconds_from_env
+from workers.lease import Lease, lease_seconds_from_env, numbers
 from workers.processes import TERMINATED, TICK_SECONDS, LoopProcess, Told, Watchdog, sleep
-from workers.runtime import Runtime, data_directory, lease_directory, owned_range, run_directory, time_to_save
+from workers.runtime import (
+    Runtime,
+    data_directory,
+    lease_directory,
+    owned_range,
+    run_directory,
+    seconds_from_env,
+    time_to_save,
+)
 
 LOOP = (sys.executable, "-m", "workers.loop")
 TERMINATION_BYTES = 4096
@@ -117,6 +125,8 @@ class Supervisor:
         self.publisher = 0 if work.job.kind == "train" else runtime.index
         self.lease_dir = lease_directory(runtime.volume, work.job.kind, work.job.run, work.data, self.publisher)
         self.lease: Lease | None = None
+        self.lease_seconds = lease_seconds_from_env()
+        self.watchdog_seconds = seconds_from_env("JOBCTL_WATCHDOG_SECONDS", DEFAULT_WATCHDOG_SECONDS)
 
     def attempt(self) -> Ending:
         """Raises WorkerError or OSError if the loop could not be started."""
@@ -125,6 +135,8 @@ class Supervisor:
             return repeated
         if self.runtime.index == self.publisher:
             self.lease = self._take_lease()
+        else:
+            self.runtime.fence = max(numbers(self.lease_dir), default=1)
         try:
             return self._finished() or self._recorded_attempt()
         finally:
@@ -132,7 +144,7 @@ class Supervisor:
                 self._bounded(self.lease.release)
 
     def _take_lease(self) -> Lease:
-        waiting = {"lease_seconds": lease_seconds_from_env(), "should_stop": self.told.is_set, "say": self.log.say}
+        waiting = {"lease_seconds": self.lease_seconds, "should_stop": self.told.is_set, "say": self.log.say}
         names = {"pod": self.runtime.pod, "uid": self.runtime.pod_uid}
         lease = self._despite_full_disk(
             lambda: Lease.acquire(self.lease_dir, token=self.work.token, **names, **waiting)  # type: ignore[arg-type]
@@ -249,7 +261,7 @@ class Supervisor:
 
     def _watch(self, loops: Sequence[LoopProcess]) -> Ending | None:
         """Until all loops have ended or one has failed: None; otherwise why they have to be killed."""
-        watchdog = Watchdog(float(os.environ.get("JOBCTL_WATCHDOG_SECONDS") or DEFAULT_WATCHDOG_SECONDS))
+        watchdog = Watchdog(self.watchdog_seconds)
         forwarded = False
         while True:
             codes = [loop.poll() for loop in loops]
@@ -288,7 +300,9 @@ class Supervisor:
         if code:
             return Ending(code, str(self.summary.get("reason") or f"the loop ended with code {code}"), outside)
         finished = self._finished()
-        if self.runtime.index != self.publisher or (finished is not None and finished.code == 0):
+        if finished is not None and finished.code == 0:
+            return finished
+        if self.runtime.index != self.publisher:
             return Ending(0, "done")
         if outside:
             return Ending(InterruptedRun.code, "told to stop before the end", outside)

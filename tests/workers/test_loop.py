@@ -5,9 +5,13 @@ import os
 import subprocess
 import sys
 import textwrap
+import types
 from pathlib import Path
 
 import pytest
+
+from workers import errors, loop
+from workers.runtime import Runtime
 
 DRIVER = """
 import sys, types
@@ -24,11 +28,16 @@ sys.exit(loop.main("train", Path(sys.argv[1])))
 """
 
 
-def run(tmp_path: Path, body: str, config: str | None = None) -> tuple[int, str, dict]:
-    """(exit code, stderr, summary)"""
+def written_config(tmp_path: Path, text: str | None = None) -> Path:
     path = tmp_path / "config.json"
     values = {"version": "0.1.0", "run": "x", "kind": "train", "task": "predictor", "specHash": "h"}
-    path.write_text(config if config is not None else json.dumps(values))
+    path.write_text(json.dumps(values) if text is None else text)
+    return path
+
+
+def run(tmp_path: Path, body: str, config: str | None = None) -> tuple[int, str, dict]:
+    """(exit code, stderr, summary)"""
+    path = written_config(tmp_path, config)
     summary = tmp_path / "summary.json"
     env = os.environ | {"JOBCTL_VOLUME": str(tmp_path), "JOBCTL_SUMMARY": str(summary)}
     env.pop("JOBCTL_SUPERVISOR_PID", None)
@@ -48,9 +57,14 @@ def run(tmp_path: Path, body: str, config: str | None = None) -> tuple[int, str,
         ("PeersLostError", 76),
     ],
 )
-def test_an_expected_end_is_one_sentence_and_its_own_code(tmp_path, error, code):
-    found = run(tmp_path, f"raise errors.{error}('it is so')")
-    assert found == (code, "train: it is so\n", {"step": 4, "code": code, "reason": "it is so"})
+def test_an_expected_end_is_one_sentence_and_its_own_code(tmp_path, monkeypatch, error, code):
+    def raising(config: object, runtime: Runtime) -> None:
+        raise getattr(errors, error)("it is so")
+
+    monkeypatch.setitem(sys.modules, "raising_kind", types.SimpleNamespace(run=raising))
+    monkeypatch.setitem(loop.MODULES, "train", "raising_kind")
+    found = loop._run("train", written_config(tmp_path), Runtime(volume=tmp_path, tmp=tmp_path))
+    assert found == (code, "it is so")
 
 
 def test_a_crash_is_code_1_with_a_traceback_in_the_log_and_a_short_reason(tmp_path):

@@ -44,7 +44,14 @@ def test_a_lone_process_has_rank_0_whatever_its_index():
 
 @pytest.mark.parametrize(
     ("changes", "why"),
-    [({"JOBCTL_VOLUME": ""}, "JOBCTL_VOLUME is not set"), ({"JOBCTL_FENCE": "x"}, "JOBCTL_FENCE is 'x'")],
+    [
+        ({"JOBCTL_VOLUME": ""}, "JOBCTL_VOLUME is not set"),
+        ({"JOBCTL_FENCE": "x"}, "JOBCTL_FENCE is 'x'"),
+        (
+            {"JOBCTL_GRACE_SECONDS": "0"},
+            "JOBCTL_GRACE_SECONDS is '0' in the environment, but must be a number of seconds",
+        ),
+    ],
 )
 def test_a_wrong_environment_is_told_by_name(changes, why):
     with pytest.raises(BadConfigError, match=why):

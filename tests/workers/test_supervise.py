@@ -121,9 +121,9 @@ def test_a_loop_that_publishes_its_result_ends_with_0_and_leaves_its_log_and_rec
     first = pod("say hello", "beat 5", "finish 0")
     assert first.run()[0] == 0
     assert "hello" in first.log()
-    assert first.message() == {"step": 5, "code": 0, "reason": "done"}
+    assert first.message() == {"step": 5, "code": 0, "reason": "finished with 0"}
     end = first.record()["end"]
-    assert (end["exitCode"], end["signalled"], end["reason"]) == (0, False, "done")
+    assert (end["exitCode"], end["signalled"], end["reason"]) == (0, False, "finished with 0")
     assert end["memoryHighWaterBytes"] > 2**20
     assert storage.read_json(first.run_dir / "lease" / "0" / "000001")["released"] is True
 
