@@ -176,7 +176,7 @@ def _identity(judged: Restored) -> dict[str, Any]:
 def _require_gates(gates: Mapping[str, float], known: Any) -> None:
     for name in gates:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=3) or known[:NAMED_AT_MOST]
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known[:NAMED_AT_MOST]
             raise BadConfigError(f"gates.{name} is an unknown figure; nearest: {', '.join(near)}")
 
 

@@ -38,8 +38,9 @@ def trained(announced_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture
-def volume(trained: Path, tmp_path: Path) -> Path:
-    """A copy of it that a test may write to."""
+def volume(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it that a test may write to; nothing is drawn, which would take half of the time."""
+    monkeypatch.setattr("workers.tasks.predictor.plots.write", lambda *arguments: None)
     return Path(shutil.copytree(trained, tmp_path / "volume", symlinks=True))
 
 

@@ -65,8 +65,9 @@ def undisturbed(announced_dataset: Path, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves the data check out, where a test begins many runs on data that was checked."""
+    """Leaves out the data check and the drawing, where a test begins many runs on data that was checked."""
     monkeypatch.setattr(train, "_check_data", lambda dataset, beat: None)
+    monkeypatch.setattr(train, "draw_training", lambda run_dir, directory: None)
 
 
 def config(**keys: Any) -> Config:

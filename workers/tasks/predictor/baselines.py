@@ -10,7 +10,7 @@ from workers import sampling
 from workers.tasks.predictor.data import Timesteps
 
 Probabilities = Callable[[Timesteps], np.ndarray]  # of every sample of some episodes: (B, H, F) float64
-MOST_SAMPLES = 30_000  # more do not change 120 coefficients, and cost minutes
+MOST_SAMPLES = 20_000  # more do not change 120 coefficients, and cost minutes
 
 
 class Baselines:
