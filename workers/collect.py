@@ -256,7 +256,10 @@ def _conclude(
     misses = [*report.problems, *check.missed_gates(config.gates, report.figures)]
     if misses:
         more = f" (and {len(misses) - 1} more)" if len(misses) > 1 else ""
-        code, reason = GateMissedError.code, f"the dataset is complete but misses its check: {misses[0]}{more}"
+        fatal = report.problems or config.enforce_gates
+        code = GateMissedError.code if fatal else 0
+        unenforced = "" if fatal else ", which is not enforced"
+        reason = f"the dataset is complete but misses its check{unenforced}: {misses[0]}{more}"
     else:
         code, reason = 0, f"all {len(entries)} episodes are recorded and pass the data check"
 
