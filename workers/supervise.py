@@ -237,13 +237,15 @@ class Supervisor:
         loops = [self._start(rank) for rank in range(self.work.processes)]
         try:
             ending = self._watch(loops)
+            codes = [loop.poll() for loop in loops]  # before those that still run are killed with the one that failed
         finally:
             for loop in loops:
                 loop.kill()
-        self.summary.update(loops[0].summary())
+        failed = next((loop for loop, code in zip(loops, codes, strict=True) if code), loops[0])
+        self.summary.update(loops[0].summary() | failed.summary())
         for loop in loops:
             loop.close()
-        return ending or self._judge(loops)
+        return ending or self._judge(codes)
 
     def _start(self, local_rank: int) -> LoopProcess:
         runtime = self.runtime
@@ -289,9 +291,9 @@ class Supervisor:
         sleep(1.0, self.told)
         return Ending(InterruptedRun.code, f"no progress for {watchdog.seconds:.0f} s: stacks are in the log")
 
-    def _judge(self, loops: Sequence[LoopProcess]) -> Ending:
+    def _judge(self, codes: Sequence[int | None]) -> Ending:
         """The exit code for loops that ended by themselves."""
-        code = next((code for loop in loops if (code := loop.poll())), 0)
+        code = next((code for code in codes if code), 0)
         outside = self.told.is_set()
         if code < 0:
             name = signal.Signals(-code).name

@@ -67,5 +67,7 @@ WORDS = {
     "summary": lambda size: runtime.flush_progress(step=3, noise="x" * int(size), reason="r" * int(size)),
 }
 for line in config["settings"]["script"]:
+    rank, line = line.removeprefix("rank ").split(" ", 1) if line.startswith("rank ") else (None, line)
     word, *arguments = line.split(" ", 1)
-    WORDS[word](*arguments)
+    if rank is None or int(rank) == runtime.rank:
+        WORDS[word](*arguments)
