@@ -46,9 +46,16 @@ def load(tmp_path, **changes: Any) -> Config:
 
 def test_a_rendered_config_is_read_whole(tmp_path):
     config = load(tmp_path)
-    assert config.model_dump(by_alias=True) == RENDERED | {"checkpoint": {"everySeconds": 5.0, "keep": 2}}
+    read = config.model_dump(by_alias=True, exclude={"enforce_gates"})
+    assert read == RENDERED | {"checkpoint": {"everySeconds": 5.0, "keep": 2}}
     assert (config.from_, config.checkpoint) == ("salus-train", CheckpointPolicy(every_seconds=5, keep=2))
     assert config.settings_as(Settings) == Settings(steps=40, learningRate=0.001)
+
+
+def test_the_switch_among_the_gates_says_whether_they_are_enforced(tmp_path):
+    assert load(tmp_path).enforce_gates is True
+    reported = load(tmp_path, gates={"f1": 0.6, "enforce": False})
+    assert (reported.gates, reported.enforce_gates) == ({"f1": 0.6}, False)
 
 
 def test_all_but_the_names_have_defaults(tmp_path):
