@@ -81,3 +81,4 @@ def main() -> None:
     inputs, actions = demonstrate(options.episodes)
     print(f"{len(inputs)} timesteps of {options.episodes} episodes", file=sys.stderr)
     save_file(fit(inputs, actions), options.out)
+    options.out.chmod(0o644)  # safetensors writes for the owner alone

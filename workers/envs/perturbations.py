@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 Kind = Literal["cube_shove", "arm_shove", "slippery"]
 KINDS: tuple[Kind, ...] = ("cube_shove", "arm_shove", "slippery")
-KIND_SHARES = (0.6, 0.15, 0.25)
+KIND_SHARES = (0.5, 0.2, 0.3)
 SHOVE_STEPS = {"cube_shove": 4, "arm_shove": 6}
 WETTING_STEPS = 15
 
