@@ -34,13 +34,18 @@ SIGNALS = (
     Signal("action_norm", "1", "command", "Euclidean norm of the commanded action"),
     Signal("action_change", "1", "command", "norm of the difference to the action one timestep earlier"),
     Signal("joint_speed", "rad/s", "joint encoders", "norm of the arm joints' velocities"),
-    Signal("joint_effort", "N m", "motor currents", "norm of the arm joints' motor torques"),
+    Signal("joint_effort", "N m", "motor currents", "norm of the arm joints' motor torques, less the arm's own weight"),
     Signal("tracking_error", "rad", "joint encoders", "norm of commanded less measured arm joint positions"),
     Signal("gripper_opening", "m", "finger encoders", "distance between the fingers"),
     Signal("grip_effort", "N", "finger motor current", "force of the finger motor"),
-    Signal("wrist_force", "N", "wrist force sensor", "norm of the force at the wrist"),
+    Signal("wrist_force", "N", "wrist force sensor", "norm of the force at the wrist, tared with the empty hand"),
     Signal("tool_height", "m", "joint encoders", "height of the tool over the table, by forward kinematics"),
-    Signal("cube_offset", "1", "wrist camera", "distance of the cube's image position to the gripper's, image widths"),
+    Signal(
+        "cube_offset",
+        "1",
+        "wrist camera",
+        "distance of the cube's image position to the gripper's, image widths; 1 where it is not seen",
+    ),
     Signal("cube_motion", "1", "front camera", "change of the cube's image position in one timestep, image widths"),
 )
 
