@@ -15,6 +15,8 @@ from workers.episodes.split import split_of
 from workers.errors import BadConfigError, BadDataError, GateMissedError, InterruptedRun
 from workers.runtime import Runtime
 
+MET = {"f1": 0.3, "recall_horizon_6": 0.1}
+
 
 def config(kind: str = "eval", **keys: Any) -> Config:
     base = {"version": __version__, "kind": kind, "task": "predictor", "data": "datasets/tiny", "specHash": "a" * 16}
@@ -48,7 +50,7 @@ def volume(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 def judged(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run `judge` by one index, with gates that it meets. Read it only."""
     volume = Path(shutil.copytree(trained, tmp_path_factory.mktemp("judged") / "volume", symlinks=True))
-    evaluate.run(config(gates={"f1": 0.3, "recall_horizon_6": 0.1}), process(volume))
+    evaluate.run(config(gates=MET), process(volume))
     return volume / "runs" / "judge"
 
 
@@ -79,11 +81,11 @@ def test_the_report_has_plots_and_text_for_people(judged):
 
 def test_any_number_of_indexes_gives_the_same_report_and_the_last_one_writes_it(judged, volume, capfd):
     for index in (2, 0):
-        evaluate.run(config(replicas=3), process(volume, index))
+        evaluate.run(config(replicas=3, gates=MET), process(volume, index))
         assert "index that ends last writes the report" in capfd.readouterr().out
         assert results.read_result(volume / "runs" / "judge", "run") is None
 
-    evaluate.run(config(replicas=3), process(volume, 1))
+    evaluate.run(config(replicas=3, gates=MET), process(volume, 1))
 
     alone, merged = results.read_result(judged, "run"), results.read_result(volume / "runs" / "judge", "run")
     assert merged["figures"] == alone["figures"]
@@ -133,6 +135,24 @@ def test_a_missed_gate_is_66_with_both_numbers_in_the_sentence(volume, gates, se
     for scope in (0, "run"):
         result = results.read_result(volume / "runs" / "judge", scope)
         assert (result["exitCode"], result["reason"]) == (66, str(raised.value))
+
+
+def test_a_narrow_miss_is_told_with_enough_digits():
+    misses = evaluate.missed_gates(
+        {"f1": 0.6, "recall": 0.6, "precision": 0.5}, {"f1": 0.5971, "recall": 0.41, "precision": 0.5}
+    )
+
+    assert misses == ["f1 0.597 < 0.600", "recall 0.41 < 0.60"]
+
+
+def test_gates_that_are_not_enforced_are_reported_and_end_with_0(volume):
+    evaluate.run(config(gates={"f1": 0.999, "recall": 0.01, "enforce": False}), process(volume))
+
+    result = results.read_result(volume / "runs" / "judge", "run")
+    assert result["exitCode"] == 0
+    assert "gates missed, not enforced: f1 0." in result["reason"]
+    rows = [[figure, gate, met] for figure, gate, _, met in result["tables"]["gates"]["rows"]]
+    assert rows == [["f1", 0.999, False], ["recall", 0.01, True]]
 
 
 def test_what_is_undefined_misses_its_gate_and_is_absent_from_the_figures(volume):
