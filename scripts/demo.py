@@ -43,7 +43,7 @@ def shown(*arguments: str) -> int:
 def status(name: str) -> dict[str, Any] | None:
     """What `jobctl status NAME -o json` says; None while there is no such job."""
     asked = jobctl("status", name, "-o", "json", capture_output=True)
-    return json.loads(asked.stdout) if asked.returncode == 0 else None
+    return json.loads(asked.stdout)["job"] if asked.returncode == 0 else None
 
 
 class Interruption(threading.Thread):
