@@ -1,12 +1,12 @@
 """Exceptions of the workers and the exit code that each one carries (the Job's podFailurePolicy reads them).
 
-    WorkerError
-    ├── BadConfigError    64   never retried
-    ├── BadDataError      65   never retried
-    ├── GateMissedError   66   never retried
-    ├── StuckError        70   three attempts without progress: never retried
-    ├── InterruptedRun    75   state is saved: retried, not counted
-    └── PeersLostError    76   peers lost for longer than the rendezvous timeout: retried, not counted
+WorkerError
+├── BadConfigError    64   never retried
+├── BadDataError      65   never retried
+├── GateMissedError   66   never retried
+├── StuckError        70   three attempts without progress: never retried
+├── InterruptedRun    75   state is saved: retried, not counted
+└── PeersLostError    76   peers lost for longer than the rendezvous timeout: retried, not counted
 """
 
 CRASHED = 1  # any other exception: retried, counted
