@@ -1,4 +1,4 @@
-"""`python -m workers {collect,train,eval} --config FILE`: PID 1 of a worker's container."""
+"""`python -m workers {collect,train,eval} --config FILE`: PID 1 of a worker's container. `read RUN`: a reader pod's."""
 
 import signal
 import sys
@@ -14,6 +14,7 @@ from typing import NoReturn
 from workers.errors import BadConfigError
 
 KINDS = ("collect", "train", "eval")
+READ = "python -m workers read RUN shows what a run left on the volume."
 
 
 class _Parser(argparse.ArgumentParser):
@@ -23,12 +24,17 @@ class _Parser(argparse.ArgumentParser):
 
 def parse(arguments: Sequence[str], program: str) -> tuple[str, Path]:
     """(kind, path of the config file). Exits with 64 and one sentence if they are wrong."""
-    parser = _Parser(prog=program, description="Runs one index of a job of jobctl.")
+    parser = _Parser(prog=program, description="Runs one index of a job of jobctl.", epilog=READ)
     parser.add_argument("kind", choices=KINDS)
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the file that the chart mounts")
     parsed = parser.parse_args(arguments)
     return parsed.kind, parsed.config
 
+
+if __name__ == "__main__" and sys.argv[1:2] == ["read"]:
+    from workers.read import main as read
+
+    sys.exit(read(sys.argv[2:]))
 
 if __name__ == "__main__":
     from workers.supervise import main
