@@ -22,7 +22,7 @@ JOBS = ("demo-collect", TRAIN, EVAL)
 JOBCTL = str(Path(sys.executable).parent / "jobctl")
 ENVIRONMENT = os.environ | {"JOBCTL_HOME": str(ROOT / ".jobctl"), "JOBCTL_BACKEND": "local"}
 INTERRUPT_AT = 0.4  # of the training's steps
-SAVED = re.compile(r"saved after step (?P<step>\d+)")
+SAVED = re.compile(r"ends with code 75: .*saved after step (?P<step>\d+)")
 RESUMED = re.compile(r"resuming from step-(?P<step>\d+)")
 
 

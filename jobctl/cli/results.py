@@ -14,6 +14,8 @@ from jobctl.cli.session import Session
 from jobctl.errors import NotFoundError, UsageError
 from jobctl.volume import MODEL, Result, Run, fetch
 
+FIGURES_BESIDE_TABLES = 10  # the tables say the rest with more words
+
 
 @click.command("results")
 @name_argument
@@ -74,7 +76,9 @@ def _table(document: dict[str, Any]) -> None:
     click.echo(f"{document['name']}: {result['reason'] or 'no reason given'} (exit code {result['exitCode']})")
     if result["figures"]:
         click.echo()
-        print_figures("FIGURE", result["figures"])
+        left_out = print_figures("FIGURE", result["figures"], most=FIGURES_BESIDE_TABLES if result["tables"] else None)
+        if left_out:
+            click.echo(f"and {left_out} more, most of them in the tables: `jobctl results {document['name']} -o yaml`")
     for title, table in result["tables"].items():
         click.echo(f"\n{title.replace('_', ' ')}")
         print_table([str(column) for column in table.get("columns", [])], table.get("rows", []))
