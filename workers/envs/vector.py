@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing import connection
@@ -67,6 +68,11 @@ def bind_to_parent(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _kill(processes: Sequence[Any]) -> None:
+    for process in processes:
+        process.kill()
+
+
 def _vector_class() -> Callable[[list[Callable[[], Any]]], VectorEnv]:
     from gymnasium.vector import AsyncVectorEnv, AutoresetMode
     from gymnasium.vector.async_vector_env import AsyncState
@@ -76,6 +82,9 @@ def _vector_class() -> Callable[[list[Callable[[], Any]]], VectorEnv]:
 
         def __init__(self, makers: list[Callable[[], Any]]) -> None:
             super().__init__(makers, shared_memory=True, context="spawn", autoreset_mode=AutoresetMode.DISABLED)
+            # At exit multiprocessing sends SIGTERM and waits: for ever, where it is ignored. Ours is called before it.
+            self._kill_at_exit = partial(_kill, self.processes)
+            atexit.register(self._kill_at_exit)
 
         def step_async(self, actions: Any) -> None:
             with self._naming_the_dead():
@@ -99,16 +108,16 @@ def _vector_class() -> Callable[[list[Callable[[], Any]]], VectorEnv]:
                 yield
             except (EOFError, ConnectionError) as error:
                 self._state = AsyncState.DEFAULT  # nothing is awaited any more: close may go on
-                connection.wait([process.sentinel for process in self.processes], timeout=1.0)
+                connection.wait([process.sentinel for process in self.processes], timeout=10.0)
                 codes = {i: p.exitcode for i, p in enumerate(self.processes) if p.exitcode is not None}
                 names = ", ".join(f"{i} (exit code {code})" for i, code in codes.items()) or "?"
                 raise EnvironmentDiedError(f"The simulator process of environment {names} died.") from error
 
         def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
             if terminate or any(not process.is_alive() for process in self.processes):
-                for process in self.processes:
-                    process.kill()
+                _kill(self.processes)
                 terminate = True
             super().close_extras(timeout, terminate)
+            atexit.unregister(self._kill_at_exit)
 
     return ArmVectorEnv

@@ -108,6 +108,21 @@ def test_children_die_with_a_parent_that_was_killed(tmp_path: Path) -> None:
     assert alive == []
 
 
+FORGETFUL = """
+from workers.envs import make_vector
+from workers.envs.settings import CollectSettings
+if __name__ == "__main__":
+    vector = make_vector(2, CollectSettings(max_steps=20))
+    raise SystemExit(3)
+"""
+
+
+def test_a_parent_that_ends_without_closing_does_not_hang(tmp_path: Path) -> None:
+    script = tmp_path / "forgetful.py"
+    script.write_text(FORGETFUL)
+    assert subprocess.run([sys.executable, str(script)], timeout=60, check=False).returncode == 3
+
+
 def running(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
