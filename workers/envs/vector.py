@@ -108,8 +108,12 @@ def _vector_class() -> Callable[[list[Callable[[], Any]]], VectorEnv]:
                 yield
             except (EOFError, ConnectionError) as error:
                 self._state = AsyncState.DEFAULT  # nothing is awaited any more: close may go on
-                connection.wait([process.sentinel for process in self.processes], timeout=10.0)
-                codes = {i: p.exitcode for i, p in enumerate(self.processes) if p.exitcode is not None}
+                ended = connection.wait([process.sentinel for process in self.processes], timeout=10.0)
+                codes = {}
+                for i, process in enumerate(self.processes):
+                    if process.sentinel in ended:
+                        process.join(10.0)  # its files are closed a moment before its exit code can be read
+                        codes[i] = process.exitcode
                 names = ", ".join(f"{i} (exit code {code})" for i, code in codes.items()) or "?"
                 raise EnvironmentDiedError(f"The simulator process of environment {names} died.") from error
 
