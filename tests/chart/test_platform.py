@@ -13,7 +13,8 @@ CHART = Path(__file__).resolve().parents[2] / "charts" / "jobctl-platform"
 
 
 def claim(**values):
-    (document,) = helm.template("platform", {"claim": values}, chart=CHART)
+    objects = helm.template("platform", {"claim": values}, chart=CHART)
+    (document,) = (document for document in objects if document["kind"] == "PersistentVolumeClaim")
     return document
 
 
@@ -46,7 +47,8 @@ def test_it_binds_to_an_existing_volume():
 
 
 def test_nothing_is_made_where_a_claim_is_there_already():
-    assert helm.template("platform", {"claim": {"create": False}}, chart=CHART) == []
+    objects = helm.template("platform", {"claim": {"create": False}}, chart=CHART)
+    assert "PersistentVolumeClaim" not in [document["kind"] for document in objects]
 
 
 @pytest.mark.parametrize("values", [{"sise": "1Gi"}, {"accessMode": "RWX"}, {"size": "large"}])
