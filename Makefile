@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test lint generate check-generated lock transcript bench clean
+.PHONY: help setup setup-dev demo test lint generate check-generated lock transcript bench cluster cluster-down image clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18
@@ -46,6 +46,15 @@ transcript: setup  ## run the demo and put what it prints into README.md
 
 bench: setup-dev  ## every benchmark, each against its baseline in the same run
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+cluster: setup  ## a kind cluster with fake GPUs, a registry and a shared volume (or keep the one that runs)
+	@$(BIN)/python scripts/cluster.py up
+
+cluster-down: setup  ## remove that cluster; what its jobs wrote stays in .jobctl/cluster
+	@$(BIN)/python scripts/cluster.py down
+
+image: setup  ## build the images of the workers and of jobctl, and push them to the cluster's registry
+	@$(BIN)/python scripts/cluster.py image
 
 clean:  ## remove the virtual environment and the demo's files
 	rm -rf .venv .jobctl

@@ -1,20 +1,24 @@
 # The workers' image: everything that `python -m workers` needs, run as uid 1000 on a read-only root.
 #   docker build -f docker/worker.Dockerfile -t jobctl-worker:0.1.0 .
 #   docker build -f docker/worker.Dockerfile --build-arg REQUIREMENTS=cuda.txt -t jobctl-worker:0.1.0-cuda .
+# BUILD_BASE and BASE must hold the same Python (3.11 or newer) at the same place.
 ARG BUILD_BASE=python:3.11-bookworm
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BUILD_BASE} AS packages
-# cpu.txt or cuda.txt; an index of one's own goes by PIP_INDEX_URL, PIP_EXTRA_INDEX_URL
+# cpu.txt or cuda.txt. An index of one's own goes by PIP_INDEX_URL and PIP_EXTRA_INDEX_URL; they stay in this stage.
 ARG REQUIREMENTS=cpu.txt
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
-COPY requirements/ /requirements/
+COPY requirements/${REQUIREMENTS} /requirements/
+# Compiled modules stay: nobody could write them at run time, and torch's import takes twice as long without them. What
+# goes is the compiler's side of torch, its own tests and pip.
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m venv /opt/jobctl \
     && /opt/jobctl/bin/pip install --quiet --disable-pip-version-check --require-hashes -r /requirements/${REQUIREMENTS} \
-    && find /opt/jobctl -name __pycache__ -prune -exec rm -rf {} + \
-    && rm -rf /opt/jobctl/lib/python3*/site-packages/torch/include /opt/jobctl/lib/python3*/site-packages/pip
+    && find /opt/jobctl/lib/python3*/site-packages/torch/bin -mindepth 1 ! -name torch_shm_manager -delete \
+    && rm -rf /opt/jobctl/bin/pip* /opt/jobctl/lib/python3*/site-packages/pip /opt/jobctl/lib/python3*/site-packages/pip-* \
+        /opt/jobctl/lib/python3*/site-packages/torch/include /opt/jobctl/lib/python3*/site-packages/torch/test
 
 FROM ${BASE}
 RUN apt-get update -qq \

@@ -35,7 +35,10 @@ CONFIG = ROOT / "kind-config.yaml"
 VOLUMES = ROOT / ".jobctl" / "cluster"  # mounted at SHARED in every node by kind-config.yaml
 SHARED = "/shared"
 REGISTRY, REGISTRY_PORT, REGISTRY_IMAGE = "kind-registry", 5001, "registry:2"
-IMAGES = {name: f"localhost:{REGISTRY_PORT}/jobctl-{name}:dev" for name in ("worker", "jobctl")}
+IMAGES = {
+    "worker": f"localhost:{REGISTRY_PORT}/jobctl-worker:dev",
+    "jobctl": f"localhost:{REGISTRY_PORT}/jobctl:dev",
+}
 BUILD_ARGUMENTS = ("BUILD_BASE", "BASE", "REQUIREMENTS", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL")
 NAMESPACE = "jobs"
 OWNER = 1000  # the user of the chart's pods

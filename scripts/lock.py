@@ -1,4 +1,4 @@
-"""Writes requirements/{cpu,cuda,dev}.txt from pyproject.toml: exact versions with hashes, no registry named.
+"""Writes requirements/{cpu,cuda,jobctl,dev}.txt from pyproject.toml: exact versions with hashes, no registry named.
 
 Needs `uv` on PATH and, for the CPU file's hash of torch, a CPU wheel that pip can find (otherwise the old hash stays).
 """
@@ -17,16 +17,20 @@ CUDA_ONLY = re.compile(r"^(nvidia-|cuda-|triton)")
 HEADER = "# Made by `make lock` from pyproject.toml. {what}\n"
 
 
-def compile_requirements(extras: list[str]) -> list[str]:
+def compile_requirements(extras: list[str], *pins: str) -> list[str]:
     """One block of lines a package, as uv resolves them for every Python >= 3.11 and platform."""
     with tempfile.NamedTemporaryFile("w", suffix=".in") as pin:
-        pin.write(TORCH + "\n")
+        pin.write("\n".join(pins))
         pin.flush()
         command = ["uv", "pip", "compile", "pyproject.toml", pin.name, "--universal", "--python-version", "3.11"]
         command += ["--generate-hashes", "--no-header", "--no-annotate", "--no-emit-index-url", "--quiet"]
         command += [part for extra in extras for part in ("--extra", extra)]
         text = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     return re.findall(r"^[a-zA-Z0-9].*\n(?:    .*\n)*", text, flags=re.M)
+
+
+def name_of(block: str) -> str:
+    return re.split(r"[=\s;\[]", block, maxsplit=1)[0]
 
 
 def cpu_torch(old: Path) -> str:
@@ -44,12 +48,14 @@ def cpu_torch(old: Path) -> str:
 
 
 def main() -> None:
-    runtime = compile_requirements(["worker", "build"])
-    everything = compile_requirements(["worker", "build", "dev"])
+    runtime = compile_requirements(["worker", "build"], TORCH)
+    everything = compile_requirements(["worker", "build", "dev"], TORCH)
+    controller = {name_of(block) for block in compile_requirements([])}
     cpu = [block for block in runtime if not CUDA_ONLY.match(block) and not block.startswith("torch==")]
     files = {
         "cuda.txt": ("torch's build with CUDA, which runs on a CPU too.", runtime),
         "cpu.txt": ("torch's CPU build, where pip finds one.", sorted([*cpu, cpu_torch(REQUIREMENTS / "cpu.txt")])),
+        "jobctl.txt": ("What jobctl needs where no worker runs.", [b for b in runtime if name_of(b) in controller]),
         "dev.txt": ("What the tests need beyond the runtime.", [b for b in everything if b not in runtime]),
     }
     for name, (what, blocks) in files.items():

