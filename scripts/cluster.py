@@ -80,8 +80,8 @@ def kubectl(*arguments: str, stdin: str | None = None, timeout_seconds: float = 
     return run("kubectl", "--context", CONTEXT, *arguments, stdin=stdin, timeout_seconds=timeout_seconds)
 
 
-def helm(*arguments: str, timeout_seconds: float = 300) -> str:
-    return run(str(find_helm()), "--kube-context", CONTEXT, *arguments, timeout_seconds=timeout_seconds)
+def helm(*arguments: str, stdin: str | None = None) -> str:
+    return run(str(find_helm()), "--kube-context", CONTEXT, *arguments, stdin=stdin)
 
 
 def until(holds: Callable[[], bool], seconds: float, every_seconds: float = 0.5) -> bool:
@@ -184,7 +184,7 @@ def keep_or_create() -> None:
     check_version()
 
 
-# --- the registry, as kind documents it: https://kind.sigs.k8s.io/docs/user/local-registry -----------------------------
+# --- the registry, as kind documents it: https://kind.sigs.k8s.io/docs/user/local-registry ----------------------------
 
 
 def start_registry() -> None:
@@ -233,8 +233,8 @@ def build_image(name: str) -> str:
     refresh_nodes(image)
     pulled = time.monotonic()
     size = int(run("docker", "image", "inspect", "--format", "{{.Size}}", image)) / 1e9
-    times = f"built in {built - started:.1f} s, pushed in {pushed - built:.1f} s, in the nodes {pulled - pushed:.1f} s later"
-    say(f"{image}: {size:.2f} GB, {times}")
+    times = f"build {built - started:.1f} s, push {pushed - built:.1f} s, pull by the nodes {pulled - pushed:.1f} s"
+    say(f"{image}: {size:.2f} GB; {times}")
     return image
 
 
@@ -299,7 +299,8 @@ def add_volume(namespace: str, claim: bool = True) -> Path:
     if claim:
         chart = str(chart_directory("jobctl-platform"))
         values = f"claim.volumeName={volume_name(namespace)},claim.storageClass="
-        helm("upgrade", "platform", chart, "--install", "--namespace", namespace, "--reset-then-reuse-values", "--set-string", values)
+        options = ["--install", "--namespace", namespace, "--reset-then-reuse-values", "--set-string", values]
+        helm("upgrade", "platform", chart, *options)
     return volume_directory(namespace)
 
 
@@ -307,7 +308,8 @@ def release_volume(namespace: str) -> None:
     """Frees a volume whose claim is gone for a claim of the same name."""
     volume = ("pv", volume_name(namespace))
     if kubectl("get", *volume, "--output=jsonpath={.status.phase}") == "Released":
-        kubectl("patch", *volume, "--type=merge", "--patch", '{"spec":{"claimRef":{"uid":null,"resourceVersion":null}}}')
+        anyone = json.dumps({"spec": {"claimRef": {"uid": None, "resourceVersion": None}}})
+        kubectl("patch", *volume, "--type=merge", "--patch", anyone)
 
 
 def remove_volume(namespace: str) -> None:

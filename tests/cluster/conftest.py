@@ -1,6 +1,6 @@
 """One kind cluster for the whole run, a namespace with a volume of its own for every test.
 
-Without Docker, kind or kubectl these tests are skipped with one reason; with JOBCTL_REQUIRE_CLUSTER=1 that is a failure.
+Where there can be none, these tests are skipped with one reason; with JOBCTL_REQUIRE_CLUSTER=1 that is a failure.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+
+from jobctl.errors import JobctlError
 
 ROOT = Path(__file__).resolve().parents[2]
 Dict = dict[str, Any]
@@ -46,8 +48,8 @@ class Cluster:
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         return script.kubectl(*arguments, stdin=stdin)
 
-    def helm(self, *arguments: str) -> str:
-        return script.helm(*arguments)
+    def helm(self, *arguments: str, stdin: str | None = None) -> str:
+        return script.helm(*arguments, stdin=stdin)
 
     def get(self, *arguments: str) -> Dict:
         return json.loads(self.kubectl("get", *arguments, "--output=json"))
@@ -83,13 +85,14 @@ class Namespace:
         pods = self.items("pods", f"--selector=app.kubernetes.io/instance={release}")
         return sorted(pods, key=lambda pod: pod["metadata"]["creationTimestamp"])
 
-    def helm(self, *arguments: str) -> str:
-        return self.cluster.helm("--namespace", self.name, *arguments)
+    def helm(self, *arguments: str, stdin: str | None = None) -> str:
+        return self.cluster.helm("--namespace", self.name, *arguments, stdin=stdin)
 
-    def install(self, release: str, **values: Any) -> str:
-        """`helm upgrade --install` of charts/jobctl with these values and the image of this checkout."""
-        sets = [part for key, value in {"image": self.image, **values}.items() for part in _set_json(key, value)]
-        return self.helm("upgrade", release, str(ROOT / "charts" / "jobctl"), "--install", *sets)
+    def install(self, release: str, values: Dict) -> str:
+        """`helm upgrade --install` of charts/jobctl with these values and, unless they name one, this image."""
+        chart = str(ROOT / "charts" / "jobctl")
+        options = ["--install", "--values", "-"]
+        return self.helm("upgrade", release, chart, *options, stdin=json.dumps({"image": self.image} | values))
 
     def job(self, release: str, revision: int = 1) -> Dict:
         return self.get("job", f"{release}-r{revision}")
@@ -122,10 +125,6 @@ class Namespace:
         return "\n".join(parts)
 
 
-def _set_json(key: str, value: Any) -> tuple[str, str]:
-    return "--set-json", f"{key}={json.dumps(value)}"
-
-
 def wait_for(what: str, holds: Callable[[], Any], seconds: float = 60, picture: Callable[[], str] = str) -> Any:
     """What `holds` returns once that is true; otherwise a failure that shows `picture`."""
     deadline = time.monotonic() + seconds
@@ -140,12 +139,12 @@ def wait_for(what: str, holds: Callable[[], Any], seconds: float = 60, picture: 
 def cluster() -> Cluster:
     """The cluster of `make cluster`: kept where it runs and answers, otherwise made."""
     try:
-        script.check_programs()
-    except script.ClusterError as error:
+        script.up()
+    except (script.ClusterError, JobctlError) as error:
+        reason = str(error).strip().splitlines()[-1]
         if os.environ.get("JOBCTL_REQUIRE_CLUSTER") == "1":
-            pytest.fail(f"JOBCTL_REQUIRE_CLUSTER=1, and {error}", pytrace=False)
-        pytest.skip("what needs a cluster: Docker, kind or kubectl is missing (`make cluster` says which)")
-    script.up()
+            pytest.fail(f"JOBCTL_REQUIRE_CLUSTER=1, and there is no cluster: {error}", pytrace=False)
+        pytest.skip(f"what needs a cluster (`make cluster` makes one): {reason}")
     return Cluster()
 
 
