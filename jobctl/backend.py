@@ -10,15 +10,15 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from jobctl.errors import UnreachableError, UsageError, nearest
+from jobctl.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from jobctl.volume import VolumeReader
 
 NAMES = ("local", "kubernetes")
-# Imported when opened: an entry for kubernetes (jobctl.cluster, the only importer of its client) belongs here.
-IMPLEMENTATIONS = {"local": "jobctl.local.backend:LocalBackend"}
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 
@@ -65,14 +65,20 @@ class Backend(Protocol):
 
     name: str
 
-    def submit(self, release: Release) -> None:
-        """Start it. An older revision of the same name is told to end. RefusedError comes before any start."""
+    def submit(self, release: Release) -> int:
+        """Start it; the revision that it became. An older one of the same name is told to end.
+
+        RefusedError comes before any start.
+        """
 
     def records(self) -> list[Record]:
         """Every job, its newest revision each."""
 
     def record(self, name: str) -> Record:
         """The newest revision of one job. Raises NotFoundError."""
+
+    def values(self, name: str) -> dict[str, Any]:
+        """The values of the newest revision as they were sent: what retry sends again."""
 
     def suspend(self, name: str) -> None:
         """Stop its pods (they save first); resume starts them again."""
@@ -89,8 +95,14 @@ class Backend(Protocol):
     def logs(self, name: str, index: int | None, follow: bool) -> Iterator[LogLine]:
         """The lines of one index (None: of all), all attempts, oldest first; `follow` goes on until the job ends."""
 
-    def volume(self, claim: str) -> Path:
-        """The directory that the claim of this name is on this machine."""
+    def reader(self, claim: str, record: Record | None) -> VolumeReader:
+        """How runs on that claim are read; `record` is the job's, or None where it has been deleted."""
+
+    def wait_for_change(self, name: str, seconds: float) -> None:
+        """Return when something about that job may have changed, at the latest after so many seconds."""
+
+    def close(self) -> None:
+        """Remove what reading needed. May be called more than once."""
 
 
 def home_directory(environ: Mapping[str, str]) -> Path:
@@ -142,12 +154,14 @@ def _context_of(path: Path) -> str | None:
     return str(context) if context else None
 
 
-def open_backend(name: str, environ: Mapping[str, str] = os.environ) -> Backend:
-    """The backend of that name, imported only now. Raises UnreachableError where it can't be reached."""
-    if name not in IMPLEMENTATIONS:
-        raise UnreachableError(
-            "This version of jobctl can't run jobs on a Kubernetes cluster yet: say `--backend local` to run on this "
-            "machine, or hand what `jobctl render` prints to kubectl."
-        )
-    module, _, attribute = IMPLEMENTATIONS[name].partition(":")
-    return getattr(import_module(module), attribute)(home_directory(environ))
+def open_backend(
+    name: str, environ: Mapping[str, str] = os.environ, context: str | None = None, namespace: str | None = None
+) -> Backend:
+    """The backend of that name, imported only now. Raises UsageError where the kubeconfig can't be used."""
+    if name == "local":
+        from jobctl.local.backend import LocalBackend
+
+        return LocalBackend(home_directory(environ))
+    from jobctl.cluster.backend import KubernetesBackend
+
+    return KubernetesBackend(context, namespace)

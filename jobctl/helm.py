@@ -64,8 +64,16 @@ def template(
     return [document for document in documents if document]
 
 
-def run(arguments: list[str], stdin: str = "") -> str:
-    """Helm's standard output. Raises UsageError or JobctlError with one clear sentence of what Helm said."""
+class HelmError(JobctlError):
+    """Helm failed for another reason than the values; `said` is its own message, on one line."""
+
+    def __init__(self, said: str) -> None:
+        super().__init__(_sentence(f"Helm failed: {said}"))
+        self.said = said
+
+
+def run(arguments: list[str], stdin: str = "", timeout_seconds: float = TIMEOUT_SECONDS) -> str:
+    """Helm's standard output. Raises UsageError where the values are at fault, HelmError for what else Helm says."""
     command = [str(find_helm()), *arguments]
     try:
         done = subprocess.run(
@@ -73,7 +81,7 @@ def run(arguments: list[str], stdin: str = "") -> str:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=TIMEOUT_SECONDS,
+            timeout=timeout_seconds,
             check=False,
             env=GO_SETTINGS | os.environ,
         )
@@ -82,9 +90,7 @@ def run(arguments: list[str], stdin: str = "") -> str:
             f"Helm ({command[0]}) can't be started: {error}. Set JOBCTL_HELM to a working program."
         ) from error
     except subprocess.TimeoutExpired as error:
-        raise JobctlError(
-            f"Helm gave no answer to `helm {arguments[0]}` for {TIMEOUT_SECONDS} s: try again."
-        ) from error
+        raise HelmError(f"no answer to `helm {arguments[0]}` for {timeout_seconds:g} s: try again") from error
     if done.returncode != 0:
         raise error_of(done.stderr)
     return done.stdout
@@ -112,7 +118,7 @@ def error_of(stderr: str) -> JobctlError:
     ]
     if complaints:
         return UsageError(_sentence("; ".join(complaints)))
-    return JobctlError(_sentence("Helm failed: " + said.removeprefix("Error: ").strip()))
+    return HelmError(" ".join(said.strip().removeprefix("Error: ").split()))
 
 
 def _sentence(text: str) -> str:

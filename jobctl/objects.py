@@ -14,6 +14,8 @@ INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 PID_ANNOTATION = "jobctl.dev/pid"
 BACKOFF_ANNOTATION = "jobctl.dev/backoff"
 SCALE_ANNOTATION = "jobctl.dev/backoff-scale"
+# What a pending pod, or a Job without pods, waits for: the Kubernetes backend finds it in conditions and events.
+WAITING_ANNOTATION = "jobctl.dev/waiting"
 SPEC_HASH_LABEL = "jobctl.dev/spec-hash"
 
 # What an exit code of a worker says where the worker left no sentence of its own (shared contract: workers/errors.py).
@@ -56,6 +58,7 @@ class ReplicaView:
     metrics_url: str | None
     message: str | None
     summary: dict[str, Any] = field(default_factory=dict)
+    unscheduled: bool = False  # no node has been found for it yet
 
 
 def parse_time(text: str | None) -> datetime | None:
@@ -153,10 +156,16 @@ def replica_view(index: int, pods: list[dict[str, Any]], metrics_port: int | Non
     waiting = _container_state(pod).get("waiting") or {}
     scheduled = condition_of(pod, "PodScheduled")
     summary = read_summary(terminated.get("message")) if terminated else {}
-    message = one_line(summary.get("reason")) or one_line(waiting.get("message") or waiting.get("reason"))
-    if message is None and scheduled.get("status") == "False":
+    annotations = metadata.get("annotations") or {}
+    message = (
+        one_line(summary.get("reason"))
+        or one_line(annotations.get(WAITING_ANNOTATION))
+        or one_line(waiting.get("message") or waiting.get("reason"))
+    )
+    unscheduled = scheduled.get("status") == "False"
+    if message is None and unscheduled:
         message = one_line(scheduled.get("message"))
-    pid = (metadata.get("annotations") or {}).get(PID_ANNOTATION)
+    pid = annotations.get(PID_ANNOTATION)
     phase = str(status.get("phase") or "Pending")
     address = status.get("podIP")
     return ReplicaView(
@@ -172,6 +181,7 @@ def replica_view(index: int, pods: list[dict[str, Any]], metrics_port: int | Non
         else None,
         message=message,
         summary=summary,
+        unscheduled=unscheduled,
     )
 
 

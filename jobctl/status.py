@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 from jobctl.backend import Record
 from jobctl.objects import (
     SPEC_HASH_LABEL,
+    WAITING_ANNOTATION,
     Backoff,
     ReplicaView,
     by_index,
@@ -226,6 +227,15 @@ def _recovering(facts: Facts) -> str:
     return f"index {index} waits {wait.seconds_left:.0f} s more in the Job controller's back-off{scaled}{why}{others}"
 
 
+def _pending(facts: Facts) -> str:
+    """What it waits for: room on a node, or what keeps the Job controller from making pods."""
+    if facts.waiting:
+        first = facts.waiting[0]
+        return facts.saying(first.index, first.message or "no node has been found for its pod yet")
+    annotations = facts.record.job.get("metadata", {}).get("annotations") or {}
+    return one_line(annotations.get(WAITING_ANNOTATION)) or "no pod has been created yet"
+
+
 def _starting(facts: Facts) -> str:
     first = facts.waiting[0]
     return facts.saying(first.index, first.message or "its pod is being started")
@@ -258,9 +268,10 @@ RULES: tuple[Rule, ...] = (
     Rule("unknown", lambda f: f.record.controller == "finished", lambda f: "its controller ended without saying how"),
     # It goes on. An index that ran before and is down now is worth more words than those that run.
     Rule("recovering", lambda f: bool(f.down), _recovering),
+    Rule("pending", lambda f: bool(f.waiting) and all(r.unscheduled for r in f.waiting), _pending),
     Rule("starting", lambda f: bool(f.waiting), _starting),
     Rule("running", lambda f: bool(f.running), _running),
-    Rule("pending", lambda f: not f.replicas, lambda f: "no pod has been created yet"),
+    Rule("pending", lambda f: not f.replicas, _pending),
     Rule("running", lambda f: bool(f.ended) and len(f.ended) >= f.completions, lambda f: "its last pods are ending"),
     Rule("unknown", lambda f: True, lambda f: f"its pods are in phase {f.replicas[0].phase}, which says nothing"),
 )

@@ -1,7 +1,7 @@
 """Reading a run on the shared volume: how far it is, how it ended, what it left. Everything here tolerates half-written
 files: workers write while this reads, and nothing is ever locked for a reader.
 
-Volumes are local directories today; a short-lived reader pod will answer the same questions on a cluster.
+`Run` asks a VolumeReader: a directory of this machine here, a short-lived pod on a cluster (jobctl.cluster.reader).
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import hashlib
 import json
 import math
 import re
-import shutil
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
 
 from jobctl.errors import JobctlError, NotFoundError
 
@@ -21,6 +21,7 @@ RESULT = "result.json"
 MANIFEST = "manifest.json"
 MODEL = "model.safetensors"
 TAIL_BYTES = 64 * 1024
+CHUNK_BYTES = 1024 * 1024
 RATE_LINES = 12  # lines of a metrics file that the rate is taken over
 _FENCED = re.compile(r"(?P<stem>.+)\.(?P<fence>\d{6,})")
 _STEP = re.compile(r"step-(?P<step>\d{8,})")
@@ -39,10 +40,17 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Result:
-    """A published end: the directory and its result.json."""
+class Published:
+    """A directory that was published as a whole: its path below runs/NAME, and what its manifest lists."""
 
-    directory: Path
+    directory: str  # results/run.000001
+    files: dict[str, dict[str, Any]] | None  # path in it → {bytes, sha256}; None where no manifest can be read
+
+
+@dataclass(frozen=True)
+class Result(Published):
+    """A published end with its result.json."""
+
     data: dict[str, Any]
 
     @property
@@ -56,8 +64,10 @@ class Result:
         return _numbers(figures) if isinstance(figures, dict) else {}
 
     @property
-    def plots(self) -> list[Path]:
-        return sorted(self.directory.glob("plots/*.png"))
+    def plots(self) -> list[str]:
+        """Paths below runs/NAME."""
+        names = (name for name in sorted(self.files or {}) if PurePosixPath(name).match("plots/*.png"))
+        return [f"{self.directory}/{name}" for name in names]
 
     def belongs_to(self, spec_hash: str | None, job_uid: str | None) -> bool:
         """Whether it is the end of this job: 0 holds for every Job with that hash, other codes for that Job alone."""
@@ -66,88 +76,161 @@ class Result:
         return self.exit_code == 0 or self.data.get("jobUid") == job_uid
 
 
+class VolumeReader(Protocol):
+    """How the runs of one volume are read. What can't be read, or is half-written, is left out."""
+
+    def place(self, run: str, path: str = "") -> str:
+        """Where it lies, for people."""
+
+    def exists(self, run: str) -> bool:
+        """Whether the volume has such a run."""
+
+    def metrics(self, run: str) -> list[list[dict[str, Any]]]:
+        """The last lines of each index' newest metrics file, oldest line first."""
+
+    def results(self, run: str) -> list[Result]:
+        """Every published end, best first: the run's own, index 0's newest first, then the other indexes'."""
+
+    def attempts(self, run: str) -> list[str]:
+        """INDEX.PODUID of every attempt on record."""
+
+    def weights(self, run: str) -> Published | None:
+        """The best published weights, else those of the newest checkpoint."""
+
+    def read(self, run: str, path: str) -> Iterator[bytes]:
+        """A file below runs/NAME, in chunks. Raises NotFoundError where there is none."""
+
+
 @dataclass(frozen=True)
 class Run:
     """runs/NAME on a volume."""
 
-    volume: Path
+    volume: VolumeReader
     name: str
 
     @property
-    def directory(self) -> Path:
-        return self.volume / "runs" / self.name
+    def place(self) -> str:
+        return self.volume.place(self.name)
+
+    def exists(self) -> bool:
+        return self.volume.exists(self.name)
 
     def progress(self, since_unix_seconds: float = 0.0, indexes: int = 1) -> Progress | None:
         """From the newest metrics file of each index; None where no line (since that time) has been written yet.
 
         `indexes` says how many have a share of their own: the total is known when each has written a line.
         """
-        newest = _newest_fence(self.directory / "metrics", ".jsonl")
-        tails = [tail for tail in (_tail(path) for path in newest.values()) if tail]
+        tails = [tail for tail in map(_steps, self.volume.metrics(self.name)) if tail]
         tails = [tail for tail in tails if _number(tail[-1], "time", math.inf) >= since_unix_seconds]
         return _progress(tails, indexes) if tails else None
 
     def results(self) -> list[Result]:
-        """Readable results, best first: the run's own before index 0's, newest fence first, then the other indexes'."""
-        found = []
-        for path, stem, fence in _fenced(self.directory / "results", ""):
-            data = _read_object(path / RESULT)
-            if data is not None:
-                found.append((stem != "run", stem != "0", -fence, stem, Result(path, data)))
-        return [item[-1] for item in sorted(found, key=lambda item: item[:-1])]
+        """Readable results, best first."""
+        return self.volume.results(self.name)
 
     def attempts(self) -> dict[int, int]:
         """How many attempts each index has begun on the volume, over all revisions."""
         counts: dict[int, int] = {}
-        for path in _listed(self.directory / "attempts"):
-            index, _, _ = path.name.partition(".")
-            if path.suffix == ".json" and index.isdigit():
+        for attempt in self.volume.attempts(self.name):
+            index, _, _ = attempt.partition(".")
+            if index.isdigit():
                 counts[int(index)] = counts.get(int(index), 0) + 1
         return counts
 
-    def weights(self) -> Path | None:
-        """The best published weights, else those of the newest checkpoint: a directory with model.safetensors."""
+    def weights(self) -> Published | None:
+        return self.volume.weights(self.name)
+
+    def place_of(self, path: str) -> str:
+        """Where a path below runs/NAME lies, for people."""
+        return self.volume.place(self.name, path)
+
+    def fetch(self, source: Published, target: Path, only: str | None = None) -> list[Path]:
+        """Copy a published directory (or one file of it) to `target` and check every copy against the manifest.
+
+        Raises JobctlError naming the file that is missing or not what was published; nothing is left under its name
+        then.
+        """
+        if source.files is None:
+            place = self.place_of(source.directory)
+            raise NotFoundError(f"{place} has no readable {MANIFEST}: it was not published completely.")
+        copied = []
+        for name, entry in sorted(source.files.items()):
+            if only in (None, name) and not Path(name).is_absolute() and ".." not in Path(name).parts:
+                copied.append(self._copy(f"{source.directory}/{name}", target / name, entry))
+        return copied
+
+    def _copy(self, path: str, target: Path, entry: dict[str, Any]) -> Path:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.partial")
+        digest = hashlib.sha256()
+        try:
+            with partial.open("wb") as file:
+                for chunk in self.volume.read(self.name, path):
+                    digest.update(chunk)
+                    file.write(chunk)
+            if digest.hexdigest() != entry.get("sha256"):
+                raise JobctlError(f"{self.place_of(path)} is damaged: its SHA-256 differs from the manifest's.")
+            return partial.replace(target)
+        except NotFoundError as error:
+            raise JobctlError(f"{self.place_of(path)} is missing, though the manifest names it.") from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class DirectoryReader:
+    """A volume that is a directory of this machine."""
+
+    root: Path
+
+    def place(self, run: str, path: str = "") -> str:
+        return str(self._run(run) / path)
+
+    def exists(self, run: str) -> bool:
+        return self._run(run).is_dir()
+
+    def metrics(self, run: str) -> list[list[dict[str, Any]]]:
+        return [_tail(path) for path in _newest_fence(self._run(run) / "metrics", ".jsonl").values()]
+
+    def results(self, run: str) -> list[Result]:
+        found = []
+        for path, stem, fence in _fenced(self._run(run) / "results", ""):
+            data = _read_object(path / RESULT)
+            if data is not None:
+                result = Result(f"results/{path.name}", _files(path), data)
+                found.append((stem != "run", stem != "0", -fence, stem, result))
+        return [item[-1] for item in sorted(found, key=lambda item: item[:-1])]
+
+    def attempts(self, run: str) -> list[str]:
+        return [path.stem for path in _listed(self._run(run) / "attempts") if path.suffix == ".json"]
+
+    def weights(self, run: str) -> Published | None:
         for kind in ("best", "checkpoints"):
             found = [
                 (int(step["step"]), fence, path)
-                for path, stem, fence in _fenced(self.directory / kind, "")
+                for path, stem, fence in _fenced(self._run(run) / kind, "")
                 if (step := _STEP.fullmatch(stem)) and (path / MODEL).is_file() and (path / MANIFEST).is_file()
             ]
             if found:
-                return max(found)[-1]
+                path = max(found)[-1]
+                return Published(f"{kind}/{path.name}", _files(path))
         return None
 
+    def read(self, run: str, path: str) -> Iterator[bytes]:
+        try:
+            with (self._run(run) / path).open("rb") as file:
+                while chunk := file.read(CHUNK_BYTES):
+                    yield chunk
+        except FileNotFoundError as error:
+            raise NotFoundError(f"There is no {self.place(run, path)}.") from error
 
-def fetch(source: Path, target: Path, only: str | None = None) -> list[Path]:
-    """Copy a published directory (or one file of it) to `target` and check every copy against the manifest.
-
-    Raises JobctlError naming the file that is missing or not what was published; nothing is left under its name then.
-    """
-    manifest = _read_object(source / MANIFEST)
-    files = manifest.get("files") if manifest else None
-    if not isinstance(files, dict):
-        raise NotFoundError(f"{source} has no readable {MANIFEST}: it was not published completely.")
-    copied = []
-    for name, entry in sorted(files.items()):
-        if only in (None, name) and not Path(name).is_absolute() and ".." not in Path(name).parts:
-            copied.append(_copy(source / name, target / name, entry))
-    return copied
+    def _run(self, run: str) -> Path:
+        return self.root / "runs" / run
 
 
-def _copy(source: Path, target: Path, entry: dict[str, Any]) -> Path:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.partial")
-    try:
-        shutil.copyfile(source, partial)
-        with partial.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if digest != entry.get("sha256"):
-            raise JobctlError(f"{source} is damaged: its SHA-256 differs from the manifest's.")
-        return partial.replace(target)
-    except FileNotFoundError as error:
-        raise JobctlError(f"{source} is missing, though the manifest names it.") from error
-    finally:
-        partial.unlink(missing_ok=True)
+def _files(directory: Path) -> dict[str, dict[str, Any]] | None:
+    files = (_read_object(directory / MANIFEST) or {}).get("files")
+    return files if isinstance(files, dict) else None
 
 
 def _progress(tails: list[list[dict[str, Any]]], indexes: int) -> Progress:
@@ -185,7 +268,7 @@ def _rate(tail: list[dict[str, Any]]) -> float | None:
 
 
 def _tail(path: Path) -> list[dict[str, Any]]:
-    """The last whole lines of a JSON-lines file that are objects with a step; a torn last line is left out."""
+    """The last whole lines of a JSON-lines file that are objects; a torn last line is left out."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)
@@ -193,8 +276,11 @@ def _tail(path: Path) -> list[dict[str, Any]]:
             lines = file.read().splitlines()
     except OSError:
         return []
-    parsed = [_parse_object(line) for line in lines]
-    return [line for line in parsed if line is not None and _is_number(line.get("step"))]
+    return [line for line in map(_parse_object, lines) if line is not None]
+
+
+def _steps(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [line for line in lines if _is_number(line.get("step"))]
 
 
 def _newest_fence(directory: Path, suffix: str) -> dict[str, Path]:

@@ -86,9 +86,11 @@ def retry_command(session: Session, name: str, wait: bool) -> int:
 def delete_command(session: Session, name: str) -> None:
     """Stop a job and forget it. What it wrote on its volume stays."""
     record = session.backend.record(name)
-    directory = session.run(record).directory
+    run = session.run(record)
+    # A cluster's volume is not looked at for the sake of a sentence.
+    kept = run.exists() if session.is_local else True
     session.backend.delete(name)
-    session.say(f"{name} is deleted." + (f" What it wrote stays in {directory}." if directory.exists() else ""))
+    session.say(f"{name} is deleted." + (f" What it wrote stays in {run.place}." if kept else ""))
 
 
 def _refuse_ended(job: JobView, verb: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from jobctl.cli.output import duration
 from jobctl.objects import Backoff, ReplicaView
 from jobctl.status import JobView
-from jobctl.volume import Progress, Result
+from jobctl.volume import Progress, Result, Run
 
 # What to type next, by state.
 NEXT: dict[str, tuple[str, ...]] = {
@@ -47,7 +47,7 @@ def job_summary(job: JobView, progress: Progress | None) -> dict[str, Any]:
 
 
 def job_document(
-    job: JobView, progress: Progress | None, attempts: dict[int, int], result: Result | None
+    job: JobView, run: Run, progress: Progress | None, attempts: dict[int, int], result: Result | None
 ) -> dict[str, Any]:
     """One job as `status` shows it: its summary and all that belongs to it."""
     return {
@@ -55,12 +55,12 @@ def job_document(
         "controller": job.controller,
         "replicaStatuses": [_replica(replica, attempts) for replica in job.replicas],
         "backoffs": [_backoff(wait) for wait in job.backoffs],
-        "result": result_summary(result),
+        "result": result_summary(run, result),
         "next": [command.format(name=job.name) for command in NEXT[job.state]],
     }
 
 
-def result_summary(result: Result | None) -> dict[str, Any] | None:
+def result_summary(run: Run, result: Result | None) -> dict[str, Any] | None:
     """The end in short: where it lies and its figures."""
     if result is None:
         return None
@@ -68,8 +68,8 @@ def result_summary(result: Result | None) -> dict[str, Any] | None:
         "exitCode": result.exit_code,
         "reason": result.data.get("reason"),
         "figures": result.figures,
-        "directory": str(result.directory),
-        "plots": [str(path) for path in result.plots],
+        "directory": run.place_of(result.directory),
+        "plots": [run.place_of(path) for path in result.plots],
     }
 
 

@@ -5,8 +5,10 @@ Commands are imported when they run, not before: `jobctl --help` needs click and
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -33,6 +35,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 BACKEND_HELP = "Where jobs run. [$JOBCTL_BACKEND; else local where no cluster is configured]"
+CONTEXT_HELP = "The kubeconfig's context. [the current one]"
+NAMESPACE_HELP = "The namespace of the jobs. [the context's]"
 DEBUG_HELP = "Show a traceback with an error."
 EPILOG = (
     "Exit status: 0 fine · 1 the job failed · 2 usage · 3 not found · 4 cluster unreachable · 5 refused · "
@@ -68,30 +72,40 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
+# option → the Session's attribute
+REMEMBERED = {
+    "backend": "backend_flag",
+    "context": "context_flag",
+    "namespace": "namespace_flag",
+    "debug": "debug",
+}
+
+
 def _everywhere() -> list[click.Option]:
-    """The global options once more: people write them after the command as often as before it."""
+    """The global options. Commands have them once more: people write them after the command as often as before it."""
 
     def remember(ctx: click.Context, option: click.Parameter, value: str | bool | None) -> None:
         if value:
-            setattr(ctx.obj, "backend_flag" if option.name == "backend" else "debug", value)
+            setattr(ctx.ensure_object(Session), REMEMBERED[str(option.name)], value)
 
+    more: dict[str, Any] = {"expose_value": False, "callback": remember}
     return [
-        click.Option(
-            ["--backend"], metavar="local|kubernetes", expose_value=False, callback=remember, help=BACKEND_HELP
-        ),
-        click.Option(["--debug"], is_flag=True, expose_value=False, callback=remember, help=DEBUG_HELP),
+        click.Option(["--backend"], metavar="local|kubernetes", help=BACKEND_HELP, **more),
+        click.Option(["--context"], metavar="NAME", help=CONTEXT_HELP, **more),
+        click.Option(["-n", "--namespace"], metavar="NAME", help=NAMESPACE_HELP, **more),
+        click.Option(["--debug"], is_flag=True, help=DEBUG_HELP, **more),
     ]
 
 
 @click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--backend", metavar="local|kubernetes", help=BACKEND_HELP)
-@click.option("--debug", is_flag=True, help=DEBUG_HELP)
 @click.version_option(__version__, prog_name="jobctl", message="%(prog)s %(version)s")
 @click.pass_context
-def cli(ctx: click.Context, backend: str | None, debug: bool) -> None:
+def cli(ctx: click.Context) -> None:
     """Batch jobs that collect simulated episodes, train on them and judge what was trained."""
     ctx.ensure_object(Session)
-    ctx.obj.backend_flag, ctx.obj.debug = backend, debug
+
+
+cli.params += _everywhere()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -117,6 +131,14 @@ def main(arguments: list[str] | None = None) -> int:
         return JobctlError.exit_status
     except click.Abort:
         return 130
+    finally:
+        _close(session)
+
+
+def _close(session: Session) -> None:
+    """What a command needed only for itself is removed; where that fails, its own deadline removes it."""
+    with contextlib.suppress(JobctlError):
+        session.close()
 
 
 def _what_failed(error: OSError) -> str:

@@ -53,7 +53,10 @@ def _job_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> l
 
     try:
         root = ctx.find_root().params
-        names = [record.name for record in open_backend(choose(root.get("backend"), os.environ)).records()]
+        backend = open_backend(
+            choose(root.get("backend"), os.environ), context=root.get("context"), namespace=root.get("namespace")
+        )
+        names = [record.name for record in backend.records()]
     except JobctlError:  # a shell's completion has nowhere to show it
         return []
     return sorted(name for name in names if name.startswith(incomplete))

@@ -50,7 +50,7 @@ def describe(session: Session, name: str) -> dict[str, Any]:
     record, job = session.view(name)
     run = session.run(record)
     result = own_result(run, record, job) if job.state not in ACTIVE else None
-    return job_document(job, _progress(job, run), run.attempts(), result)
+    return job_document(job, run, _progress(job, run), run.attempts(), result)
 
 
 def _progress(job: JobView, run: Run) -> Progress | None:

@@ -12,7 +12,7 @@ from jobctl.cli.options import name_argument
 from jobctl.cli.output import emit, output_option, print_figures, print_table
 from jobctl.cli.session import Session
 from jobctl.errors import NotFoundError, UsageError
-from jobctl.volume import MODEL, Result, Run, fetch
+from jobctl.volume import MODEL, Result, Run
 
 FIGURES_BESIDE_TABLES = 10  # the tables say the rest with more words
 
@@ -39,7 +39,7 @@ def results_command(session: Session, name: str, target: Path | None, claim: str
     document: dict[str, Any] = {
         "backend": session.where_document,
         "name": name,
-        "result": {**(result_summary(result) or {}), "tables": result.data.get("tables") or {}},
+        "result": {**(result_summary(run, result) or {}), "tables": result.data.get("tables") or {}},
     }
     if target is not None:
         document["fetched"] = [str(path) for path in _fetch(run, result, target)]
@@ -52,8 +52,8 @@ def _find(session: Session, name: str, claim: str) -> tuple[Run, Result]:
         record, job = session.view(name)
         run, state = session.run(record), f"its job is {job.state}"
     except NotFoundError:
-        run, state = Run(session.backend.volume(claim), name), "its job was deleted"
-        if not run.directory.is_dir():
+        run, state = Run(session.backend.reader(claim, None), name), "its job was deleted"
+        if not run.exists():
             raise
     results = run.results()
     if not results:
@@ -64,10 +64,10 @@ def _find(session: Session, name: str, claim: str) -> tuple[Run, Result]:
 def _fetch(run: Run, result: Result, target: Path) -> list[Path]:
     if target.exists() and not target.is_dir():
         raise UsageError(f"{target} is a file: name a directory that the results shall be fetched to.")
-    fetched = fetch(result.directory, target)
+    fetched = run.fetch(result, target)
     weights = run.weights()
     if weights is not None:
-        fetched += fetch(weights, target / "weights", only=MODEL)
+        fetched += run.fetch(weights, target / "weights", only=MODEL)
     return fetched
 
 

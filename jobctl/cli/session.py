@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobctl.errors import UsageError
+
 if TYPE_CHECKING:
     from jobctl.backend import Backend, Record
+    from jobctl.cluster.refusals import Place
     from jobctl.status import JobView
     from jobctl.volume import Result, Run
 
@@ -20,6 +23,8 @@ class Session:
     """Lives in click's context as `ctx.obj`; commands take it with `@click.pass_obj`."""
 
     backend_flag: str | None = None
+    context_flag: str | None = None
+    namespace_flag: str | None = None
     debug: bool = False
 
     @cached_property
@@ -28,16 +33,25 @@ class Session:
 
         from jobctl.backend import choose
 
-        return choose(self.backend_flag, os.environ)
+        named = self.context_flag or self.namespace_flag
+        chosen = choose(self.backend_flag or ("kubernetes" if self.context_flag else None), os.environ)
+        if named and chosen == "local":
+            raise UsageError("--context and --namespace are the kubernetes backend's: leave them out, or say which.")
+        return chosen
 
     @cached_property
     def backend(self) -> Backend:
         """Raises UnreachableError where there is none of that name, UsageError where the name is unknown."""
         from jobctl.backend import open_backend
 
-        backend = open_backend(self.backend_name)
+        backend = open_backend(self.backend_name, context=self.context_flag, namespace=self.namespace_flag)
         self.say_where()
         return backend
+
+    def close(self) -> None:
+        """Have the backend remove what it needed only for this command."""
+        if "backend" in self.__dict__:
+            self.backend.close()
 
     def say_where(self) -> None:
         """Name the backend on stderr; opening it does so by itself."""
@@ -50,8 +64,8 @@ class Session:
     @property
     def where(self) -> str:
         """The backend and its place, for people."""
-        place = self.where_document.get("home")
-        return f"{self.backend_name} ({place})" if place else self.backend_name
+        places = [value for key, value in self.where_document.items() if key != "name"]
+        return f"{self.backend_name} ({', '.join(places)})" if places else self.backend_name
 
     @property
     def where_document(self) -> dict[str, Any]:
@@ -60,8 +74,24 @@ class Session:
 
         from jobctl.backend import home_directory
 
-        home = {"home": str(home_directory(os.environ))} if self.is_local else {}
-        return {"name": self.backend_name, **home}
+        if self.is_local:
+            return {"name": "local", "home": str(home_directory(os.environ))}
+        where = self.place
+        return {"name": "kubernetes"} | ({"context": where.context, "namespace": where.namespace} if where else {})
+
+    @cached_property
+    def place(self) -> Place | None:
+        """The cluster and namespace of the kubernetes backend; None where no cluster is configured at all.
+
+        Raises UsageError for a context that isn't there.
+        """
+        import os
+
+        from jobctl.backend import SERVICE_ACCOUNT, current_context
+        from jobctl.cluster.place import find_place
+
+        configured = self.context_flag or current_context(os.environ) or SERVICE_ACCOUNT.exists()
+        return find_place(self.context_flag, self.namespace_flag) if configured else None
 
     def view(self, name: str) -> tuple[Record, JobView]:
         """A job now. Raises NotFoundError."""
@@ -76,7 +106,7 @@ class Session:
         """The job's directory on its volume."""
         from jobctl.volume import Run
 
-        return Run(self.backend.volume(claim_of(record.values)), record.name)
+        return Run(self.backend.reader(claim_of(record.values), record), record.name)
 
     def say(self, sentence: str) -> None:
         """One line for people; answers for machines go to stdout through output.emit."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from jobctl import helm
 from jobctl.backend import Record, Release
-from jobctl.errors import NotFoundError, UsageError
+from jobctl.errors import NotFoundError, UnreachableError, UsageError
 from jobctl.values import spec_hash, values_of
 
 if TYPE_CHECKING:
@@ -35,17 +35,33 @@ def prepare(session: Session, specs: Sequence[JobSpec], *, fresh: bool, ask: boo
     """
     token = os.urandom(8).hex() if fresh else None
     records = {spec.name: _existing(session, spec.name) if ask else None for spec in specs}
-    return [_prepared(session, spec, records[spec.name], token) for spec in specs]
+    return [_prepared(session, spec, records[spec.name], token, ask) for spec in specs]
 
 
-def _prepared(session: Session, spec: JobSpec, record: Record | None, token: str | None) -> Prepared:
+def _prepared(session: Session, spec: JobSpec, record: Record | None, token: str | None, asked: bool) -> Prepared:
     # A cluster's revision is Helm's own; `helm template`, which the local backend runs, would always say 1.
     revision = 1 if record is None else record.revision + 1
     values = values_of(spec, revision=revision if session.is_local else None, fresh_token=token)
-    release = Release(spec.name, revision, values, helm.template(spec.name, values))
+    return Prepared(spec, _rendered(session, spec.name, revision, values, is_new=asked and record is None), record)
+
+
+def _rendered(session: Session, name: str, revision: int, values: dict[str, Any], *, is_new: bool) -> Release:
+    """What would be sent. On a cluster Helm knows the revision, where the release may be there already."""
     if session.is_local:
+        release = Release(name, revision, values, helm.template(name, values))
         _check_local(release)
-    return Prepared(spec, release, record)
+        return release
+    namespace = session.place.namespace if session.place else None
+    if is_new or session.place is None:
+        return Release(name, 1, values, helm.template(name, values, namespace=namespace))
+    from jobctl.cluster.release import Helm
+
+    try:
+        number, manifest = Helm(session.place).render(name, values)
+    except UnreachableError as error:
+        session.note(f"rendered as a first revision: {error}")
+        return Release(name, 1, values, helm.template(name, values, namespace=namespace))
+    return Release(name, number, values, manifest)
 
 
 def decide(prepared: Prepared, *, replace: bool, fresh: bool) -> Decision:
@@ -69,11 +85,12 @@ def decide(prepared: Prepared, *, replace: bool, fresh: bool) -> Decision:
 
 def start_again(session: Session, record: Record) -> Release:
     """Submit the same values as the next revision. Returns what was sent."""
-    planned = {**(record.values.get("planned") or {}), "revision": record.revision + 1}
-    values = {**record.values, "planned": planned}
-    release = Release(record.name, record.revision + 1, values, helm.template(record.name, values))
-    session.backend.submit(release)
-    return release
+    values = session.backend.values(record.name)
+    if session.is_local:
+        planned = {**(values.get("planned") or {}), "revision": record.revision + 1}
+        values = {**values, "planned": planned}
+    release = _rendered(session, record.name, record.revision + 1, values, is_new=False)
+    return replace(release, revision=session.backend.submit(release))
 
 
 def config_of(manifest: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -36,9 +36,9 @@ def submit_command(session: Session, replace: bool, dry_run: bool, wait: bool, f
     prepared = prepare(session, specs_of(flags), fresh=fresh)
     decisions = [decide(job, replace=replace, fresh=fresh) for job in prepared]
     for number, (job, decision) in enumerate(zip(prepared, decisions, strict=True), start=1):
-        if decision == "start" and not dry_run:
-            session.backend.submit(job.release)
-        session.say(_announcement(job, decision, dry_run))
+        starts = decision == "start" and not dry_run
+        revision = session.backend.submit(job.release) if starts else job.release.revision
+        session.say(_announcement(job, decision, dry_run, revision))
         if dry_run:
             continue
         if wait or number < len(prepared):
@@ -57,7 +57,7 @@ def submit_command(session: Session, replace: bool, dry_run: bool, wait: bool, f
 @click.pass_obj
 def render_command(session: Session, fresh: bool, **flags: Any) -> None:
     """Print exactly the objects that submit would send, as YAML."""
-    # Rendering needs no cluster: only the local backend is asked, for the revision that names end in.
+    # Helm itself asks a cluster for the revision that names end in: the client needn't be loaded for it.
     prepared = prepare(session, specs_of(flags), fresh=fresh, ask=session.is_local)
     if not session.is_local:
         session.say_where()
@@ -78,8 +78,8 @@ def stay(session: Session, name: str) -> int:
     return exit_status_of(job)
 
 
-def _announcement(job: Prepared, decision: str, dry_run: bool) -> str:
-    name, revision = job.spec.name, job.release.revision
+def _announcement(job: Prepared, decision: str, dry_run: bool, revision: int) -> str:
+    name = job.spec.name
     if decision != "start":
         return f"{name}: {ALREADY[decision].format(name=name)}"
     verb = "would be started" if dry_run else "submitted"

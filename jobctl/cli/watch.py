@@ -13,7 +13,7 @@ from jobctl.cli.session import Session
 from jobctl.errors import JobctlError
 from jobctl.status import ACTIVE, JobView, is_ended
 
-POLL_SECONDS = 0.1
+POLL_SECONDS = 5.0  # at the longest between two looks
 QUIET_SECONDS = 5.0  # between two progress lines where there is no terminal
 CLEAR_LINE = "\r\x1b[K"
 
@@ -83,7 +83,7 @@ def watch(
                 raise WaitTimeoutError(
                     f"{name} has not ended after {timeout_seconds:g} s: it is {job.state} and goes on."
                 )
-            time.sleep(POLL_SECONDS)
+            session.backend.wait_for_change(name, POLL_SECONDS)
     finally:
         display.close()
 

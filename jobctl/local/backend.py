@@ -23,10 +23,12 @@ from jobctl.local.job_object import CANCELLED, apply_verb, is_true
 from jobctl.local.layout import RevisionDir
 from jobctl.local.state import Identity, locked, read_json, timestamp, write_json
 from jobctl.local.translate import translate
+from jobctl.volume import DirectoryReader
 
 DEFAULT_BACKOFF_SCALE = 0.1
 ANSWER_SECONDS = 5.0  # how long a command waits for the supervisor to carry it out
 START_SECONDS = 30.0
+POLL_SECONDS = 0.1
 KEPT_REVISIONS = 10  # as Helm keeps them
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,51}[a-z0-9])?")  # as Helm's release names: at most 53 characters
@@ -43,7 +45,7 @@ class LocalBackend:
 
     # ---- Backend
 
-    def submit(self, release: Release) -> None:
+    def submit(self, release: Release) -> int:
         """Start a revision; older ones of its name are told to end, side by side with the new one's start.
 
         Raises RefusedError for what can't be run here or a revision that exists, JobctlError if it can't be started.
@@ -68,6 +70,7 @@ class LocalBackend:
                     self._send(old, "supersede")
         except OSError as error:
             raise JobctlError(f"Job {job.name} can't be started: {error}. Nothing of it runs.") from error
+        return release.revision
 
     def records(self) -> list[Record]:
         """Every job's newest revision, by name."""
@@ -80,6 +83,9 @@ class LocalBackend:
 
     def record(self, name: str) -> Record:
         return _record(self._newest(name))
+
+    def values(self, name: str) -> dict[str, Any]:
+        return self.record(name).values
 
     def suspend(self, name: str) -> None:
         self._change(name, "suspend")
@@ -110,7 +116,17 @@ class LocalBackend:
         return logs.stream(lambda: self._revisions(name), index, follow, lambda: self._may_write(name))
 
     def volume(self, claim: str) -> Path:
+        """The directory that the claim of this name is."""
         return self.home / "volumes" / claim
+
+    def reader(self, claim: str, record: Record | None) -> DirectoryReader:
+        return DirectoryReader(self.volume(claim))
+
+    def wait_for_change(self, name: str, seconds: float) -> None:
+        time.sleep(min(seconds, POLL_SECONDS))
+
+    def close(self) -> None:
+        """Nothing is held."""
 
     def evict(self, name: str, index: int) -> None:
         """Disrupt an index's pod as the eviction API does: condition DisruptionTarget, then SIGTERM."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from jobctl.backend import choose, current_context, home_directory, open_backend
-from jobctl.errors import UnreachableError, UsageError
+from jobctl.errors import UsageError
 
 NOWHERE = Path("/nonexistent/token")
 
@@ -80,6 +80,7 @@ def test_the_local_backend_lives_in_jobctl_home(tmp_path):
     assert open_backend("local", {"JOBCTL_HOME": str(tmp_path)}).volume("shared") == tmp_path / "volumes" / "shared"
 
 
-def test_the_kubernetes_backend_says_that_it_is_not_there_and_what_to_do():
-    with pytest.raises(UnreachableError, match="--backend local"):
+def test_the_kubernetes_backend_without_any_cluster_says_what_to_do(monkeypatch):
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    with pytest.raises(UsageError, match="--backend local"):
         open_backend("kubernetes", {})

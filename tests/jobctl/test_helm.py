@@ -75,7 +75,7 @@ def test_what_the_chart_refuses_is_a_usage_error_of_one_sentence():
 
 def test_an_unknown_complaint_is_passed_on_without_its_prefix():
     error = helm.error_of("level=INFO msg=noise\nError: something\n  else broke\n")
-    assert (type(error), str(error)) == (JobctlError, "Helm failed: something else broke.")
+    assert (type(error), str(error)) == (helm.HelmError, "Helm failed: something else broke.")
 
 
 def test_an_older_kubernetes_is_a_usage_error():

@@ -118,7 +118,7 @@ def test_a_job_without_pods_is_pending():
 def test_a_pod_that_is_not_up_makes_the_job_start_and_says_what_it_waits_for():
     assert judged(pods=[pod(0, "Pending")]) == ("starting", "its pod is being started")
     unschedulable = {"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available"}
-    assert judged(pods=[pod(0, "Pending", conditions=(unschedulable,))]) == ("starting", "0/3 nodes are available")
+    assert judged(pods=[pod(0, "Pending", conditions=(unschedulable,))]) == ("pending", "0/3 nodes are available")
     pulling = {"reason": "ErrImagePull", "message": "no such image."}
     assert judged(pods=[pod(0, "Pending", waiting=pulling)]) == ("starting", "no such image")
 

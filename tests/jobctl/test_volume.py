@@ -9,11 +9,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobctl.errors import JobctlError, NotFoundError
-from jobctl.volume import Progress, Run, fetch
+from jobctl.volume import DirectoryReader, Progress, Published, Run
+
+
+def directory_of(run: Run) -> Path:
+    return Path(run.place)
+
+
+def published(directory: Path) -> Published:
+    """A directory under runs/x as the volume's reader tells of it."""
+    manifest = directory / "manifest.json"
+    files = json.loads(manifest.read_text())["files"] if manifest.exists() else None
+    return Published(f"{directory.parent.name}/{directory.name}", files)
 
 
 def metrics(run: Run, name: str, *lines: dict | str) -> None:
-    path = run.directory / "metrics" / name
+    path = directory_of(run) / "metrics" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
     path.write_text("\n".join(texts) + "\n")
@@ -29,12 +40,12 @@ def publish(directory: Path, files: dict[str, bytes]) -> Path:
 
 
 def result(run: Run, name: str, **data: object) -> None:
-    publish(run.directory / "results" / name, {"result.json": json.dumps(data).encode()})
+    publish(directory_of(run) / "results" / name, {"result.json": json.dumps(data).encode()})
 
 
 @pytest.fixture
 def run(tmp_path) -> Run:
-    return Run(tmp_path, "x")
+    return Run(DirectoryReader(tmp_path), "x")
 
 
 def test_progress_is_the_newest_line_with_rate_and_time_left(run):
@@ -100,9 +111,9 @@ def test_no_volume_no_metrics_no_lines_mean_no_progress(run):
 
 @given(data=st.binary(max_size=200))
 def test_any_bytes_in_a_metrics_file_are_survived(tmp_path_factory, data):
-    run = Run(tmp_path_factory.mktemp("volume"), "x")
-    (run.directory / "metrics").mkdir(parents=True)
-    (run.directory / "metrics" / "0.000001.jsonl").write_bytes(data)
+    run = Run(DirectoryReader(tmp_path_factory.mktemp("volume")), "x")
+    (directory_of(run) / "metrics").mkdir(parents=True)
+    (directory_of(run) / "metrics" / "0.000001.jsonl").write_bytes(data)
     run.progress()
 
 
@@ -110,22 +121,22 @@ def test_the_run_s_own_result_comes_first_and_the_newest_fence_wins(run):
     for name in ("0.000001", "0.000012", "run.000002", "run.000010", "1.000099"):
         result(run, name, exitCode=0, figures={"f1": 0.5, "note": "x"})
     found = run.results()
-    assert [result.directory.name for result in found] == [
-        "run.000010",
-        "run.000002",
-        "0.000012",
-        "0.000001",
-        "1.000099",
+    assert [result.directory for result in found] == [
+        "results/run.000010",
+        "results/run.000002",
+        "results/0.000012",
+        "results/0.000001",
+        "results/1.000099",
     ]
     assert found[0].figures == {"f1": 0.5}
 
 
 def test_unreadable_results_are_passed_over(run):
     result(run, "0.000001", exitCode=0)
-    (run.directory / "results" / "0.000002").mkdir()
-    publish(run.directory / "results" / "0.000003", {"result.json": b'{"exitCode": '})
-    publish(run.directory / "results" / ".tmp-0.000004.1-ab", {"result.json": b"{}"})
-    assert [result.directory.name for result in run.results()] == ["0.000001"]
+    (directory_of(run) / "results" / "0.000002").mkdir()
+    publish(directory_of(run) / "results" / "0.000003", {"result.json": b'{"exitCode": '})
+    publish(directory_of(run) / "results" / ".tmp-0.000004.1-ab", {"result.json": b"{}"})
+    assert [result.directory for result in run.results()] == ["results/0.000001"]
 
 
 def test_success_holds_for_every_job_with_that_spec_and_failure_for_its_own_job_alone(run):
@@ -137,7 +148,7 @@ def test_success_holds_for_every_job_with_that_spec_and_failure_for_its_own_job_
 
 
 def test_attempts_are_counted_by_index(run):
-    directory = run.directory / "attempts"
+    directory = directory_of(run) / "attempts"
     directory.mkdir(parents=True)
     for name in ("0.aaa.json", "0.bbb.json", "1.ccc.json", "0.aaa.log", ".tmp", "notes.json"):
         (directory / name).touch()
@@ -147,37 +158,37 @@ def test_attempts_are_counted_by_index(run):
 def test_weights_are_the_best_ones_else_the_newest_checkpoint_that_is_complete(run):
     assert run.weights() is None
     model = {"model.safetensors": b"m"}
-    publish(run.directory / "checkpoints" / "step-00000100.000001", model)
-    newest = publish(run.directory / "checkpoints" / "step-00000200.000001", model)
-    (run.directory / "checkpoints" / "step-00000300.000001").mkdir()
-    assert run.weights() == newest
-    best = publish(run.directory / "best" / "step-00000050.000001", model)
-    assert run.weights() == best
+    publish(directory_of(run) / "checkpoints" / "step-00000100.000001", model)
+    newest = publish(directory_of(run) / "checkpoints" / "step-00000200.000001", model)
+    (directory_of(run) / "checkpoints" / "step-00000300.000001").mkdir()
+    assert run.weights() == published(newest)
+    best = publish(directory_of(run) / "best" / "step-00000050.000001", model)
+    assert run.weights() == published(best)
 
 
 def test_fetching_copies_every_file_of_the_manifest(run, tmp_path):
-    source = publish(run.directory / "results" / "0.000001", {"result.json": b"{}", "plots/a.png": b"png"})
+    source = publish(directory_of(run) / "results" / "0.000001", {"result.json": b"{}", "plots/a.png": b"png"})
     (source / "stray.txt").write_text("not published")
     target = tmp_path / "out"
-    assert fetch(source, target) == [target / "plots" / "a.png", target / "result.json"]
+    assert run.fetch(published(source), target) == [target / "plots" / "a.png", target / "result.json"]
     assert sorted(path.name for path in target.rglob("*") if path.is_file()) == ["a.png", "result.json"]
 
 
 def test_fetching_a_damaged_or_missing_file_is_an_error_that_leaves_nothing_under_its_name(run, tmp_path):
-    source = publish(run.directory / "results" / "0.000001", {"result.json": b"{}"})
+    source = publish(directory_of(run) / "results" / "0.000001", {"result.json": b"{}"})
     (source / "result.json").write_bytes(b"[]")
     with pytest.raises(JobctlError, match="is damaged"):
-        fetch(source, tmp_path / "out")
+        run.fetch(published(source), tmp_path / "out")
     (source / "result.json").unlink()
     with pytest.raises(JobctlError, match="is missing"):
-        fetch(source, tmp_path / "out")
+        run.fetch(published(source), tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
     (source / "manifest.json").unlink()
     with pytest.raises(NotFoundError, match="not published completely"):
-        fetch(source, tmp_path / "out")
+        run.fetch(published(source), tmp_path / "out")
 
 
 def test_a_manifest_can_not_write_outside_the_target(run, tmp_path):
     (tmp_path / "secret").write_bytes(b"s")
-    source = publish(run.directory / "results" / "0.000001", {"../../../../secret": b"s"})
-    assert fetch(source, tmp_path / "out") == []
+    source = publish(directory_of(run) / "results" / "0.000001", {"../../../../secret": b"s"})
+    assert run.fetch(published(source), tmp_path / "out") == []

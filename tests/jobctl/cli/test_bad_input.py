@@ -32,7 +32,7 @@ TYPED = {
         (*TRAIN, "--set", "secretEnv={TOKEN: {secret: s, key: k}}"), 5, "secretKeyRef",
     ),
     "an unknown backend": (("list", "--backend", "locl"), 2, "There is no backend 'locl' (did you mean 'local'?)."),
-    "a cluster": ((*TRAIN, "--backend", "kubernetes"), 4, "--backend local"),
+    "no cluster at all": ((*TRAIN, "--backend", "kubernetes"), 2, "--backend local"),
     "an unknown job": (("status", "nobody"), 3, "There is no job 'nobody'"),
     "results of an unknown job": (("results", "nobody"), 3, "There is no job 'nobody'"),
     "a name that is a path": (("status", "../x"), 3, "There is no job '../x'"),
@@ -81,10 +81,13 @@ def test_debug_shows_the_traceback_wherever_it_stands(jobctl):
 
 
 def test_a_configured_cluster_is_never_answered_by_this_machine(jobctl, tmp_path, monkeypatch, backend):
-    (tmp_path / "config").write_text("current-context: prod\n")
+    (tmp_path / "config").write_text(
+        "{current-context: prod, contexts: [{name: prod, context: {cluster: c}}], "
+        "clusters: [{name: c, cluster: {server: 'https://127.0.0.1:9'}}]}"
+    )
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
     said = jobctl(*TRAIN)
-    assert (said.status, "--backend local" in said.error) == (4, True)
+    assert (said.status, "https://127.0.0.1:9" in said.error, "--backend local" in said.error) == (4, True, True)
     assert backend.records() == []
 
 

@@ -1,0 +1,197 @@
+"""KubernetesBackend: a job is a Helm release, and what the API server has of it under the chart's labels."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+from jobctl.backend import LogLine, Record, Release
+from jobctl.cluster import logs, records, release
+from jobctl.cluster.api import Api, connect
+from jobctl.cluster.place import find_place
+from jobctl.cluster.reader import PodReader
+from jobctl.errors import JobctlError, NotFoundError, RefusedError, nearest
+from jobctl.version import __version__
+from jobctl.volume import VolumeReader
+
+Object = dict[str, Any]
+
+# What a release consists of; also what Helm may have forgotten of it.
+PARTS = ("jobs", "configmaps", "services", "serviceaccounts")
+READERS = "app.kubernetes.io/name=jobctl-reader"
+
+
+class KubernetesBackend:
+    """Jobs of one namespace. Nothing is asked of the cluster before a method needs it."""
+
+    name = "kubernetes"
+
+    def __init__(self, context: str | None = None, namespace: str | None = None) -> None:
+        self.place = find_place(context, namespace)
+        self.helm = release.Helm(self.place)
+        self._readers: dict[str, PodReader] = {}
+
+    @cached_property
+    def api(self) -> Api:
+        return connect(self.place)
+
+    # ---- Backend
+
+    def render(self, name: str, values: Mapping[str, Any]) -> Release:
+        """What submit would send: with the cluster's own versions, and the revision that Helm would give it."""
+        revision, manifest = self.helm.render(name, values)
+        return Release(name, revision, dict(values), manifest)
+
+    def submit(self, release_: Release) -> int:
+        """Install or upgrade; returns the revision. A first install that fails leaves nothing behind."""
+        first = self._first_install(release_.name)
+        release.try_out(self.api, release_)
+        try:
+            return self.helm.upgrade(release_.name, release_.values)
+        except JobctlError:
+            if first:
+                with contextlib.suppress(JobctlError):  # the first error is the one to tell
+                    self.helm.uninstall(release_.name)
+            raise
+
+    def records(self) -> list[Record]:
+        jobs = records.newest_jobs(self.api.find("jobs", labelSelector=records.JOBS))
+        if not jobs:
+            return []
+        pods = self.api.find("pods", labelSelector=records.JOBS)
+        maps = {one["metadata"]["name"]: one for one in self.api.find("configmaps", labelSelector=records.JOBS)}
+        waiting = any(records.needs_events(job, _own(pods, job)) for job in jobs.values())
+        events = self._events() if waiting else []
+        return [
+            records.record_of(job, pods, records.config_of(maps.get(records.config_name_of(job) or "")), events)
+            for _, job in sorted(jobs.items())
+        ]
+
+    def record(self, name: str) -> Record:
+        job = self._job(name)
+        pods = self.api.find("pods", labelSelector=_selector(name))
+        config_map = None
+        with contextlib.suppress(NotFoundError):
+            config_map = self.api.get("configmaps", records.config_name_of(job) or job["metadata"]["name"])
+        events = self._events() if records.needs_events(job, _own(pods, job)) else []
+        return records.record_of(job, pods, records.config_of(config_map), events)
+
+    def values(self, name: str) -> dict[str, Any]:
+        """The newest revision's values as they were given; from the job's config where Helm has forgotten them."""
+        try:
+            return self.helm.values(name)
+        except NotFoundError:
+            return self.record(name).values
+
+    def suspend(self, name: str) -> None:
+        self._set(name, True, {})
+
+    def resume(self, name: str) -> None:
+        self._set(name, False, {records.CANCELLED: None})
+
+    def cancel(self, name: str) -> None:
+        self._set(name, True, {records.CANCELLED: datetime.now(UTC).isoformat(timespec="seconds")})
+
+    def delete(self, name: str) -> None:
+        """Uninstall, then remove by label what Helm has forgotten. Claims and what is on them stay."""
+        known = self.helm.uninstall(name) if self._is_ours(name) else False
+        left = [(plural, one) for plural in PARTS for one in self.api.find(plural, labelSelector=_selector(name))]
+        for plural, one in left:
+            with contextlib.suppress(NotFoundError):
+                self.api.delete(plural, one["metadata"]["name"])
+        for pod in self.api.find("pods", labelSelector=f"{READERS},{records.RELEASE_LABEL}={name}"):
+            with contextlib.suppress(NotFoundError):
+                self.api.delete("pods", pod["metadata"]["name"], grace_seconds=0)
+        if not known and not left:
+            raise self._not_found(name)
+
+    def logs(self, name: str, index: int | None, follow: bool) -> Iterator[LogLine]:
+        completions = int(self._job(name)["spec"].get("completions") or 1)
+        if index is not None and not 0 <= index < completions:
+            raise NotFoundError(f"Job {name} has no replica {index}, only 0 to {completions - 1}.")
+        return logs.stream(self.api, lambda: self._look(name), index, follow, lambda pods: self._older(name, pods))
+
+    def reader(self, claim: str, record: Record | None) -> VolumeReader:
+        """A pod with the job's own image; the chart's default one where the job is gone."""
+        if claim not in self._readers:
+            image = records.image_of(record.job) if record else f"jobctl-worker:{__version__}"
+            pod_spec = records.pod_spec_of(record.job) if record else None
+            self._readers[claim] = PodReader(self.api, claim, image, pod_spec)
+        return self._readers[claim]
+
+    def wait_for_change(self, name: str, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def close(self) -> None:
+        for reader in self._readers.values():
+            reader.close()
+        self._readers.clear()
+
+    # ---- objects
+
+    def _job(self, name: str) -> Object:
+        jobs = records.newest_jobs(self.api.find("jobs", labelSelector=_selector(name)))
+        if name not in jobs:
+            raise self._not_found(name)
+        return jobs[name]
+
+    def _not_found(self, name: str) -> NotFoundError:
+        known = records.newest_jobs(self.api.find("jobs", labelSelector=records.JOBS))
+        hint = nearest(name, known) if known else " (there are no jobs)"
+        return NotFoundError(f"There is no job {name!r} in namespace {self.place.namespace}{hint}.")
+
+    def _look(self, name: str) -> tuple[list[Object], bool]:
+        """Its pods, and whether no more will come and none writes any more."""
+        job = self._job(name)
+        pods = _own(self.api.find("pods", labelSelector=_selector(name)), job)
+        status = job.get("status") or {}
+        final = any(
+            c["type"] in ("Complete", "Failed") and c["status"] == "True" for c in status.get("conditions") or []
+        )
+        cancelled = records.CANCELLED in (job["metadata"].get("annotations") or {})
+        return pods, final or (cancelled and not status.get("active"))
+
+    def _older(self, name: str, pods: Sequence[Object]) -> Iterator[LogLine]:
+        return iter(())
+
+    def _events(self) -> list[Object]:
+        return self.api.find("events", fieldSelector="type=Warning")
+
+    def _set(self, name: str, suspend: bool, annotations: dict[str, str | None]) -> None:
+        job = self._job(name)
+        conditions = (job.get("status") or {}).get("conditions") or []
+        if any(c["type"] in ("Complete", "Failed") and c["status"] == "True" for c in conditions):
+            raise RefusedError(f"Job {name} has ended: `jobctl retry {name}` runs it again.")
+        self.api.patch(
+            "jobs", job["metadata"]["name"], {"metadata": {"annotations": annotations}, "spec": {"suspend": suspend}}
+        )
+
+    def _first_install(self, name: str) -> bool:
+        """Whether Helm has no release of this name. Raises RefusedError where another chart's has it."""
+        if not self.api.find("secrets", labelSelector=f"owner=helm,name={name}"):
+            return True
+        self._is_ours(name)
+        return False
+
+    def _is_ours(self, name: str) -> bool:
+        """Whether there is a release of this name. Raises RefusedError where it is another chart's."""
+        chart = self.helm.chart_of(name)
+        if chart is not None and chart != release.CHART:
+            raise RefusedError(
+                f"The release {name} in namespace {self.place.namespace} belongs to the chart {chart}, which is "
+                "not jobctl's: choose another --name."
+            )
+        return chart is not None
+
+
+def _own(pods: list[Object], job: Object) -> list[Object]:
+    uid = records.uid_of(job)
+    return [pod for pod in pods if (pod["metadata"].get("labels") or {}).get(records.UID_LABEL) == uid]
+
+
+def _selector(name: str) -> str:
+    return f"{records.JOBS},{records.RELEASE_LABEL}={name}"

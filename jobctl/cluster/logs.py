@@ -1,0 +1,162 @@
+"""Logs over all replicas and attempts: from the volume what the API server has no more, then the pods', each followed
+by a thread that comes back where its connection was cut, and goes on after the last line it had.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jobctl.backend import LogLine
+from jobctl.cluster.api import Api, lines_of
+from jobctl.errors import JobctlError, NotFoundError, UnreachableError
+from jobctl.objects import INDEX_LABEL
+
+Object = dict[str, Any]
+
+LOOK_SECONDS = 1.0  # between two looks at which pods there are
+SILENT_SECONDS = 60  # a followed log without a line for so long is asked for anew: its socket may be dead
+PATIENCE_SECONDS = 60.0  # how long the API server may be away while a log is followed
+
+
+@dataclass
+class Tail:
+    """One pod's log, read in the background where it is followed. `last` is the timestamp of the newest line had."""
+
+    api: Api
+    pod: Object
+    lines: queue.SimpleQueue[LogLine | JobctlError] = field(default_factory=queue.SimpleQueue)
+    last: str = ""
+    done: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def index(self) -> int:
+        return index_of(self.pod)
+
+    @property
+    def name(self) -> str:
+        return str(self.pod["metadata"]["name"])
+
+    def read(self, follow: bool) -> Iterator[LogLine]:
+        """New lines since `last`; with `follow` until the container ends or the connection is cut."""
+        query = {"container": "worker", "timestamps": "true", "follow": str(follow).lower()}
+        if self.last:
+            query["sinceTime"] = self.last[:19] + "Z"  # whole seconds only: what was had already is left out below
+        path = self.api.path("pods", self.name, "log")
+        with self.api.open(
+            "GET", path, f"get pods/log of {self.name}", query=query, read_seconds=SILENT_SECONDS
+        ) as response:
+            for raw in lines_of(response, torn=True):
+                stamp, _, text = raw.decode("utf-8", "replace").partition(" ")
+                if stamp > self.last:
+                    self.last = stamp
+                    yield LogLine(self.index, self.name, text.rstrip("\r"))
+
+    def follow(self, is_over: Callable[[str], bool]) -> None:
+        """The thread: put every line into `lines` until the pod has ended and its log is read to the end."""
+        away_since: float | None = None
+        while True:
+            over = is_over(self.name)
+            try:
+                for line in self.read(follow=not over):
+                    self.lines.put(line)
+                away_since = None
+                if over:
+                    break
+            except NotFoundError:
+                break  # the pod is gone
+            except UnreachableError as error:
+                away_since = away_since or time.monotonic()
+                if time.monotonic() - away_since > PATIENCE_SECONDS:
+                    self.lines.put(error)
+                    break
+            except JobctlError as error:
+                if not _is_starting(error):
+                    self.lines.put(error)
+                    break
+            time.sleep(LOOK_SECONDS)
+        self.done.set()
+
+
+def stream(
+    api: Api,
+    look: Callable[[], tuple[Sequence[Object], bool]],
+    index: int | None,
+    follow: bool,
+    older: Callable[[Sequence[Object]], Iterator[LogLine]],
+) -> Iterator[LogLine]:
+    """`look` gives the job's pods and whether it has ended; `older` the lines of attempts whose pods are gone."""
+    pods, ended = look()
+    yield from (line for line in older(pods) if index in (None, line.index))
+    pods = _of_index(pods, index)
+    if not follow or ended:
+        for pod in sorted(pods, key=_age):
+            with contextlib.suppress(NotFoundError):
+                yield from _waiting_is_silence(Tail(api, pod))
+        return
+    yield from _followed(api, look, index)
+
+
+def _followed(api: Api, look: Callable[[], tuple[Sequence[Object], bool]], index: int | None) -> Iterator[LogLine]:
+    tails: dict[str, Tail] = {}
+    phases: dict[str, str] = {}
+    looked = float("-inf")
+    ended = False
+    while True:
+        if time.monotonic() - looked >= LOOK_SECONDS:
+            with contextlib.suppress(UnreachableError):  # the tails say so when it lasts
+                pods, ended = look()
+                for pod in sorted(_of_index(pods, index), key=_age):
+                    phases[pod["metadata"]["name"]] = pod["status"].get("phase", "Pending")
+                    if pod["metadata"]["uid"] not in tails and phases[pod["metadata"]["name"]] != "Pending":
+                        tails[pod["metadata"]["uid"]] = _start(Tail(api, pod), phases)
+            looked = time.monotonic()
+        had = False
+        for tail in tails.values():
+            while not tail.lines.empty():
+                line = tail.lines.get()
+                if isinstance(line, JobctlError):
+                    raise line
+                had = True
+                yield line
+        if ended and not had and all(tail.done.is_set() for tail in tails.values()):
+            return
+        time.sleep(0.05)
+
+
+def _start(tail: Tail, phases: dict[str, str]) -> Tail:
+    threading.Thread(
+        target=tail.follow, args=(lambda name: phases.get(name) in ("Succeeded", "Failed"),), daemon=True
+    ).start()
+    return tail
+
+
+def _waiting_is_silence(tail: Tail) -> Iterator[LogLine]:
+    """A container that has not started yet has no log: that is no error."""
+    try:
+        yield from tail.read(follow=False)
+    except JobctlError as error:
+        if not _is_starting(error):
+            raise
+
+
+def _is_starting(error: JobctlError) -> bool:
+    """The API server answers 400 for a container that has not started."""
+    return "is waiting to start" in str(error) or "ContainerCreating" in str(error)
+
+
+def index_of(pod: Object) -> int:
+    return int((pod["metadata"].get("labels") or {}).get(INDEX_LABEL) or 0)
+
+
+def _of_index(pods: Sequence[Object], index: int | None) -> list[Object]:
+    return [pod for pod in pods if index is None or index_of(pod) == index]
+
+
+def _age(pod: Object) -> tuple[str, int]:
+    return str(pod["metadata"].get("creationTimestamp") or ""), index_of(pod)

@@ -1,0 +1,244 @@
+"""Reading the volume of a cluster: a short-lived pod that mounts the claim read-only and runs `python -m workers read`.
+
+It is made for the first question, answers all of this command's, and is removed at its end; where jobctl is killed, its
+deadline ends it. It needs no token and fits Pod Security level restricted.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+from urllib.parse import urlencode
+
+from jobctl.cluster import records
+from jobctl.cluster.api import Api
+from jobctl.cluster.refusals import unreachable
+from jobctl.errors import JobctlError, NotFoundError, RefusedError
+from jobctl.volume import Published, Result
+
+Object = dict[str, Any]
+
+SCHEMA = "jobctl.read/v1"
+LIFE_SECONDS = 600
+START_SECONDS = 60.0
+POLL_SECONDS = 0.25
+COMMAND = ("python", "-m", "workers", "read")
+NO_RUN = 64  # the exit code of `workers read` where there is no such run or file
+STDOUT, STDERR, OUTCOME = 1, 2, 3  # channels of the exec protocol
+
+
+class PodReader:
+    """Implements jobctl.volume.VolumeReader for one claim."""
+
+    def __init__(self, api: Api, claim: str, image: str, pod_spec: Object | None = None) -> None:
+        self.api, self.claim, self.image = api, claim, image
+        self._pod_spec = pod_spec or {}
+        self._documents: dict[str, Object | None] = {}
+        self._pod: str | None = None
+
+    # ---- VolumeReader
+
+    def place(self, run: str, path: str = "") -> str:
+        return f"runs/{run}{'/' if path else ''}{path} on the claim {self.claim}"
+
+    def exists(self, run: str) -> bool:
+        return self._document(run) is not None
+
+    def metrics(self, run: str) -> list[list[Object]]:
+        return list((self._document(run) or {}).get("metrics", {}).values())
+
+    def results(self, run: str) -> list[Result]:
+        found = (self._document(run) or {}).get("results", [])
+        return [Result(one["directory"], one.get("files"), one.get("data") or {}) for one in found]
+
+    def attempts(self, run: str) -> list[str]:
+        return list((self._document(run) or {}).get("attempts", {}))
+
+    def weights(self, run: str) -> Published | None:
+        found = (self._document(run) or {}).get("weights")
+        return Published(found["directory"], found.get("files")) if found else None
+
+    def read(self, run: str, path: str) -> Iterator[bytes]:
+        yield from self._exec([*COMMAND, run, "--file", path])
+
+    # ---- what else the cluster's backend asks
+
+    def logs(self, run: str) -> list[str]:
+        """Paths below runs/NAME of the attempts' logs."""
+        return list((self._document(run) or {}).get("logs", []))
+
+    def attempt_records(self, run: str) -> dict[str, Object]:
+        """INDEX.PODUID → its record."""
+        return dict((self._document(run) or {}).get("attempts", {}))
+
+    def forget(self) -> None:
+        """Ask anew next time."""
+        self._documents.clear()
+
+    def close(self) -> None:
+        if self._pod is not None:
+            name, self._pod = self._pod, None
+            try:
+                self.api.delete("pods", name, grace_seconds=0)
+            except NotFoundError:
+                return
+
+    # ---- the pod
+
+    def _document(self, run: str) -> Object | None:
+        """What `workers read RUN` says; None where the volume has no such run."""
+        if run not in self._documents:
+            self._documents[run] = self._ask(run)
+        return self._documents[run]
+
+    def _ask(self, run: str) -> Object | None:
+        try:
+            said = b"".join(self._exec([*COMMAND, run]))
+        except NotFoundError:
+            return None
+        try:
+            document = json.loads(said)
+        except ValueError as error:
+            raise JobctlError(
+                f"The reader pod gave no answer about {run}: is {self.image} a worker's image?"
+            ) from error
+        if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+            raise JobctlError(f"The image {self.image} answers in another form than {SCHEMA}: it is another version's.")
+        return document
+
+    def _exec(self, command: list[str]) -> Iterator[bytes]:
+        """Standard output of a command in the reader pod, in chunks. Raises NotFoundError where it exits with 64."""
+        complaint, outcome = b"", b""
+        for channel, data in self._frames(self._running_pod(), command):
+            if channel == STDOUT:
+                yield data
+            elif channel == STDERR:
+                complaint += data
+            elif channel == OUTCOME:
+                outcome += data
+        code = exit_code_of(outcome)
+        if code == NO_RUN:
+            raise NotFoundError(_last_line(complaint))
+        if code != 0:
+            raise JobctlError(f"Reading the claim {self.claim} failed (exit code {code}): {_last_line(complaint)}")
+
+    def _frames(self, pod: str, command: list[str]) -> Iterator[tuple[int, bytes]]:
+        """(channel, bytes) of an exec over a WebSocket, as they come."""
+        import websocket
+        from kubernetes.client.exceptions import ApiException
+        from kubernetes.stream.ws_client import create_websocket, get_websocket_url
+
+        query = [("container", "reader"), ("stdout", "true"), ("stderr", "true"), *(("command", c) for c in command)]
+        url = self.api.client.configuration.host + self.api.path("pods", pod, "exec") + "?" + urlencode(query)
+        try:
+            socket = create_websocket(
+                self.api.client.configuration, get_websocket_url(url), self.api.headers("CONNECT")
+            )
+        except websocket.WebSocketBadStatusException as error:
+            raise self.api.refused(error.status_code, error.resp_body, "create pods/exec") from error
+        except (websocket.WebSocketException, ApiException, OSError) as error:
+            raise unreachable(self.api.place, str(error)) from error
+        try:
+            socket.settimeout(self.SILENCE_SECONDS)
+            while True:
+                code, frame = socket.recv_data_frame(True)
+                if code == websocket.ABNF.OPCODE_CLOSE:
+                    return
+                if code in (websocket.ABNF.OPCODE_BINARY, websocket.ABNF.OPCODE_TEXT) and frame.data:
+                    yield frame.data[0], bytes(frame.data[1:])
+        except (websocket.WebSocketException, OSError) as error:
+            raise unreachable(self.api.place, f"reading {self.claim} was cut off ({error})") from error
+        finally:
+            socket.close(timeout=1)
+
+    SILENCE_SECONDS = 30.0
+
+    def _running_pod(self) -> str:
+        """The reader pod's name; made and awaited the first time."""
+        if self._pod is None:
+            self._pod = self.api.create("pods", self.manifest)["metadata"]["name"]
+            try:
+                self._await(self._pod)
+            except BaseException:
+                self.close()
+                raise
+        return self._pod
+
+    def _await(self, name: str) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            pod = self.api.get("pods", name)
+            phase = (pod.get("status") or {}).get("phase")
+            if phase == "Running":
+                return
+            why = records.waiting_for(pod, None)
+            hopeless = why is not None and why.startswith(tuple(records.WAITING_MEANINGS.values()))
+            if phase in ("Failed", "Succeeded") or hopeless or time.monotonic() > deadline:
+                raise RefusedError(
+                    f"The pod that reads the claim {self.claim} does not start in namespace "
+                    f"{self.api.place.namespace}: {why or phase}."
+                )
+            time.sleep(POLL_SECONDS)
+
+    @cached_property
+    def manifest(self) -> Object:
+        """Restricted, without a token, near the job's nodes' kind only as far as taints ask for it."""
+        return {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "generateName": "jobctl-reader-",
+                "labels": {"app.kubernetes.io/name": "jobctl-reader", "app.kubernetes.io/managed-by": "jobctl"},
+            },
+            "spec": {
+                "restartPolicy": "Never",
+                "activeDeadlineSeconds": LIFE_SECONDS,
+                "terminationGracePeriodSeconds": 0,
+                "automountServiceAccountToken": False,
+                "enableServiceLinks": False,
+                "securityContext": self._pod_spec.get("securityContext")
+                or {"runAsNonRoot": True, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}},
+                **{key: self._pod_spec[key] for key in ("tolerations", "imagePullSecrets") if key in self._pod_spec},
+                "containers": [
+                    {
+                        "name": "reader",
+                        "image": self.image,
+                        "command": ["sleep", str(LIFE_SECONDS)],
+                        "env": [{"name": "JOBCTL_VOLUME", "value": "/shared"}],
+                        "resources": {
+                            "requests": {"cpu": "50m", "memory": "64Mi"},
+                            "limits": {"cpu": "1", "memory": "256Mi"},
+                        },
+                        "securityContext": {
+                            "allowPrivilegeEscalation": False,
+                            "readOnlyRootFilesystem": True,
+                            "capabilities": {"drop": ["ALL"]},
+                        },
+                        "volumeMounts": [{"name": "shared", "mountPath": "/shared", "readOnly": True}],
+                    }
+                ],
+                "volumes": [{"name": "shared", "persistentVolumeClaim": {"claimName": self.claim, "readOnly": True}}],
+            },
+        }
+
+
+def exit_code_of(outcome: bytes) -> int:
+    """The exit code in the Status that ends an exec; 1 where it names none."""
+    try:
+        status = json.loads(outcome)
+    except ValueError:
+        return 1
+    if status.get("status") == "Success":
+        return 0
+    for cause in (status.get("details") or {}).get("causes") or []:
+        if cause.get("reason") == "ExitCode" and str(cause.get("message")).isdigit():
+            return int(cause["message"])
+    return 1
+
+
+def _last_line(text: bytes) -> str:
+    lines = text.decode("utf-8", "replace").strip().splitlines()
+    return lines[-1].removeprefix("python -m workers read: ") if lines else "it said nothing"

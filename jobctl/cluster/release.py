@@ -1,0 +1,148 @@
+"""The release of a job: Helm's upgrade and uninstall on a cluster, with everything tried first that can be tried."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from jobctl import helm
+from jobctl.backend import Release
+from jobctl.chart import chart_directory
+from jobctl.cluster.api import Api
+from jobctl.cluster.place import IN_CLUSTER
+from jobctl.cluster.refusals import Place, refusal_in, unreachable
+from jobctl.errors import JobctlError, NotFoundError, RefusedError
+
+Object = dict[str, Any]
+
+HELM_SECONDS = 30
+CHART = "jobctl"
+_UNREACHABLE = (
+    "cluster unreachable", "connection refused", "i/o timeout", "no such host", "TLS handshake timeout", "EOF",
+    "context deadline exceeded", "no route to host",
+)  # fmt: skip
+_BUSY = "another operation (install/upgrade/rollback) is in progress"
+
+
+class Helm:
+    """Helm with the context and namespace that the API requests go to. Loads no Kubernetes client."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+
+    def render(self, name: str, values: Mapping[str, Any]) -> tuple[int, list[Object]]:
+        """The revision and the objects that an upgrade would bring, worked out with the cluster, changing nothing."""
+        said = self._run(self._upgrade(name, "--dry-run=server", "--hide-notes"), values)
+        release = json.loads(said)
+        import yaml
+
+        documents = yaml.load_all(release["manifest"], Loader=yaml.CSafeLoader)
+        return int(release["version"]), [document for document in documents if document]
+
+    def upgrade(self, name: str, values: Mapping[str, Any]) -> int:
+        """helm upgrade --install; the revision that it became."""
+        return int(json.loads(self._run(self._upgrade(name, "--cleanup-on-fail"), values))["version"])
+
+    def uninstall(self, name: str) -> bool:
+        """Whether there was such a release."""
+        try:
+            self._run(["uninstall", name, "--ignore-not-found"], None)
+        except NotFoundError:
+            return False
+        return True
+
+    def values(self, name: str) -> dict[str, Any]:
+        """The values of the newest revision as they were given. Raises NotFoundError."""
+        return dict(json.loads(self._run(["get", "values", name, "-o", "json"], None)) or {})
+
+    def status(self, name: str) -> Object | None:
+        """The newest revision: {name, version, info: {status}, ...}, or None where there is no such release."""
+        try:
+            return dict(json.loads(self._run(["status", name, "-o", "json"], None)))
+        except NotFoundError:
+            return None
+
+    def chart_of(self, name: str) -> str | None:
+        """The chart that a release of this name was made from; None where there is none."""
+        try:
+            return str(json.loads(self._run(["get", "metadata", name, "-o", "json"], None))["chart"])
+        except NotFoundError:
+            return None
+
+    def _upgrade(self, name: str, *more: str) -> list[str]:
+        chart = str(chart_directory())
+        return ["upgrade", name, chart, "--install", "--reset-values", "--values", "-", "-o", "json", *more]
+
+    def _run(self, arguments: list[str], values: Mapping[str, Any] | None) -> str:
+        where = ["--namespace", self.place.namespace]
+        if self.place.context != IN_CLUSTER:
+            where += ["--kube-context", self.place.context]
+        stdin = "" if values is None else json.dumps(values, allow_nan=False)
+        try:
+            return helm.run([*arguments, *where], stdin=stdin, timeout_seconds=HELM_SECONDS)
+        except helm.HelmError as error:
+            raise self._explained(error) from error
+
+    def _explained(self, error: helm.HelmError) -> JobctlError:
+        said = error.said
+        known = refusal_in(said, self.place)
+        if known is not None:
+            return known
+        if "release: not found" in said:
+            return NotFoundError(f"Helm knows no such release in namespace {self.place.namespace}.")
+        if _BUSY in said:
+            return RefusedError(
+                "Helm says that another operation on this release is in progress: try again in a moment. If none is "
+                "(one was killed), `jobctl delete` it and submit again: nothing that it wrote is lost."
+            )
+        if any(word in said for word in _UNREACHABLE):
+            return unreachable(self.place, said.removeprefix("Helm failed: ").removeprefix("Error: ").rstrip("."))
+        return RefusedError(said)
+
+
+def try_out(api: Api, release: Release) -> None:
+    """Have the API server check the Job and one of its pods, admission and quota included; it keeps neither.
+
+    Raises RefusedError: so nothing is left behind of a release that could not have run.
+    """
+    job = next(document for document in release.manifest if document["kind"] == "Job")
+    spec = job["spec"]["template"]["spec"]
+    metadata = {**job["metadata"], "name": f"{release.name}-try"}
+    api.create("jobs", {**job, "metadata": metadata}, dry_run=True)
+    _check_claim(api, job, spec)
+    # The job's own service account comes with the release: it isn't there yet.
+    pod_metadata = {**job["spec"]["template"].get("metadata", {}), "name": f"{release.name}-try"}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": pod_metadata,
+        "spec": {**spec, "serviceAccountName": "default"},
+    }
+    api.create("pods", pod, dry_run=True)
+
+
+def _check_claim(api: Api, job: Object, pod_spec: Object) -> None:
+    namespace = api.place.namespace
+    for volume in pod_spec.get("volumes") or []:
+        name = (volume.get("persistentVolumeClaim") or {}).get("claimName")
+        if not name:
+            continue
+        try:
+            claim = api.get("persistentvolumeclaims", name)
+        except NotFoundError as error:
+            raise RefusedError(
+                f"There is no claim {name} in namespace {namespace}: `helm install platform jobctl-platform -n "
+                f"{namespace}` makes one, or name another with --set volume.claim=NAME."
+            ) from error
+        modes = (claim.get("status") or {}).get("accessModes") or claim["spec"].get("accessModes") or []
+        replicas = int(job["spec"].get("parallelism") or 1)
+        pinned = "kubernetes.io/hostname" in (pod_spec.get("nodeSelector") or {})
+        if replicas > 1 and "ReadWriteMany" not in modes and not (pinned and "ReadWriteOnce" in modes):
+            raise RefusedError(
+                f"The claim {name} is {' and '.join(modes) or 'of no access mode'}: {replicas} replicas may land on "
+                "several nodes and need ReadWriteMany. Use such a claim, one replica, or pin them to one node "
+                "(scheduling.nodeSelector kubernetes.io/hostname)."
+            )
+        if claim.get("status", {}).get("phase") == "Lost":
+            raise RefusedError(f"The claim {name} in namespace {namespace} has lost its volume: make another one.")
