@@ -119,10 +119,7 @@ class Metrics:
 
         Counters and histograms have their own calls. A disk that is full ends no training: it is said once.
         """
-        for name, value in {"step": step, **figures}.items():
-            metric = METRICS.get(name)
-            if metric and metric.kind == "gauge" and not metric.labels and isinstance(value, int | float):
-                self.set(name, value)
+        self.show(step, **figures)
         line = json.dumps(finite({"time": round(time.time(), 3), "step": step, **figures})) + "\n"
         try:
             self.log_file.parent.mkdir(parents=True, exist_ok=True)
@@ -133,6 +130,13 @@ class Metrics:
             if not self._log_failed:
                 print(f"metrics cannot be written to {self.log_file}: {error.strerror}", flush=True)
             self._log_failed = True
+
+    def show(self, step: int, **figures: Any) -> None:
+        """Set the gauges of these names; nothing is written."""
+        for name, value in {"step": step, **figures}.items():
+            metric = METRICS.get(name)
+            if metric and metric.kind == "gauge" and not metric.labels and isinstance(value, int | float):
+                self.set(name, value)
 
     def _at(self, name: str, labels: dict[str, str]) -> Any:
         return self._series[name].labels(**self._labels, **labels)

@@ -97,7 +97,7 @@ def main(kind: str, config_path: Path, command: Sequence[str] = LOOP) -> int:
     try:
         work = Work.load(kind, config_path)
         runtime = Runtime.from_env()
-        supervisor = Supervisor(work, runtime, told, log, [*command, kind, "--config", str(config_path)])
+        supervisor = supervisor_of(work)(work, runtime, told, log, [*command, kind, "--config", str(config_path)])
         summary = supervisor.summary
         ending = supervisor.attempt()
     except WorkerError as error:
@@ -109,6 +109,15 @@ def main(kind: str, config_path: Path, command: Sequence[str] = LOOP) -> int:
     log.close(0.3 if told.count > 1 else 2.0)
     write_termination(ending.code, ending.reason, summary)
     return ending.code
+
+
+def supervisor_of(work: Work) -> "type[Supervisor]":
+    """The class that suits the work: replicas of a training group look after each other."""
+    if not work.is_group:
+        return Supervisor
+    from workers.replicas import GroupSupervisor  # which builds on this module
+
+    return GroupSupervisor
 
 
 class Supervisor:
@@ -258,8 +267,16 @@ class Supervisor:
             "JOBCTL_LOCAL_RANK": str(local_rank),
             "JOBCTL_SUPERVISOR_PID": str(os.getpid()),
             "PYTHONUNBUFFERED": "1",
+            **self._group_env(),
         }
         return LoopProcess(self.command, env, runtime.tmp, self.log)
+
+    def _group_env(self) -> dict[str, str]:
+        return {}
+
+    def _called_off(self, loops: Sequence[LoopProcess]) -> Ending | None:
+        """Why the loops have to be ended for the sake of other replicas."""
+        return None
 
     def _watch(self, loops: Sequence[LoopProcess]) -> Ending | None:
         """Until all loops have ended or one has failed: None; otherwise why they have to be killed."""
@@ -280,6 +297,8 @@ class Supervisor:
                 return Ending(TERMINATED, "saving took longer than the grace period allows", outside=True)
             if self.lease is not None and self.lease.lost.is_set():
                 return Ending(InterruptedRun.code, "a newer attempt has taken the lease", outside=True)
+            if (called_off := self._called_off(loops)) is not None:
+                return called_off
             if not forwarded and watchdog.look(loops):
                 return self._dump_stacks(loops, watchdog)
             time.sleep(TICK_SECONDS)

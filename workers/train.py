@@ -1,5 +1,7 @@
 """Training: `python -m workers train`. One process a device; the loop is `run`, and reads from top to bottom.
 
+Of several processes rank 0 leads: it restores, validates and publishes; what they do together is in workers/group.py.
+
 A checkpoint is all that an attempt needs to go on exactly where the last one was: weights, optimizer, and the step
 number, from which sample order, augmentation and dropout follow (workers/sampling.py).
 """
@@ -7,16 +9,26 @@ number, from which sample order, augmentation and dropout follow (workers/sampli
 from __future__ import annotations
 
 import math
+import os
 import time
+import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
-from workers import checkpoint, results, sampling, storage, tasks
+from workers import checkpoint, group, results, sampling, storage, tasks
 from workers.checkpoint import Checkpoints, Restored
 from workers.episodes import check
-from workers.errors import BadConfigError, BadDataError, InterruptedRun, StuckError, WorkerError
+from workers.errors import (
+    BadConfigError,
+    BadDataError,
+    InterruptedRun,
+    PeersLostError,
+    StuckError,
+    WorkerError,
+)
 from workers.metrics import METRICS, Metrics
 from workers.runtime import Runtime, run_directory
 from workers.tasks.compute import arithmetic, choose_device, make_exact, required_data
@@ -32,6 +44,8 @@ if TYPE_CHECKING:
 
 PROBLEMS_TOLD = 3
 LOG_SECONDS = 2.0
+LOG_SAMPLES = "JOBCTL_LOG_SAMPLES"  # set to anything: every step prints which samples this process uses
+STAND_IN = np.zeros(1, dtype=np.int64)  # a sample that does not count, for a process whose share of a batch is empty
 
 
 def run(config: Config, runtime: Runtime) -> None:
@@ -44,15 +58,21 @@ def run(config: Config, runtime: Runtime) -> None:
         except FloatingPointError as error:
             trainer.go_back(error)
             continue
+        except PeersLostError:
+            trainer.save_what_there_is()
+            raise
         if trainer.step % settings.validate_every_steps == 0 or trainer.step == settings.steps:
             trainer.validate()
-        if runtime.stop.is_set():
+        if trainer.group.stopping():
             trainer.save_now()
+            trainer.group.wait_for_leader()
             raise InterruptedRun(f"told to stop: saved after step {trainer.step} of {settings.steps}")
         if trainer.save_is_due():
             trainer.save()
         log.say_if_due(trainer)
     trainer.save_now()
+    if not trainer.group.leads:
+        return  # the supervisor waits until rank 0 has published
     if runtime.stop.is_set():
         raise InterruptedRun(
             f"told to stop after the last step, {trainer.step}: saved, the result is still to be written"
@@ -67,7 +87,7 @@ class Trainer:
         self.config, self.runtime = config, runtime
         self.settings = config.settings_as(tasks.settings_model(config.task, "train"))
         self.device = choose_device(config, runtime.local_rank)
-        _require_one_process(config)
+        _require_world(config, runtime)
         make_exact(self.device, self.settings.threads)
         self.autocast, self.scaler = arithmetic(self.settings.precision, self.device)
         self.run_dir = run_directory(runtime.volume, config.run)
@@ -75,17 +95,15 @@ class Trainer:
         self.metrics = Metrics(runtime, config)
         self.metrics.serve()
         self.checkpoints = Checkpoints(self.run_dir, runtime.fence, config.checkpoint.keep, report=self._report)
-        self.metrics.track("checkpoint_age_seconds", self.checkpoints.age_seconds)
-        restored = self.checkpoints.restore()
-        if restored is None:
-            _check_data(dataset, runtime.progress)
+        restored = self._restore(dataset) if runtime.rank == 0 else None
         self.task = tasks.training(config.task, self.settings, dataset, self.device)
         self.model = self.task.model.train()
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=self.settings.lr, weight_decay=self.settings.weight_decay
         )
-        self.batch, self.lr = batch_and_lr(self.settings, processes=1)
-        self.sampler = sampling.Sampler(self.task.samples, self.batch, self.settings.seed)
+        self.batch, self.lr = batch_and_lr(self.settings, runtime.world)
+        place = {"rank": runtime.rank, "world": runtime.world}
+        self.sampler = sampling.Sampler(self.task.samples, self.batch, self.settings.seed, **place)
         self.step = 0
         self.state = State(split=_split_table(self.task.episodes), seen_seeds=_seen_seeds(self.task.episodes))
         self.failed_step: int | None = None
@@ -94,40 +112,48 @@ class Trainer:
         self._initial = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         if restored:
             _require_same(self.task.identity, restored)
-            self._load(restored)
+            self._load(restored.step, restored.tensors, restored.state)
             self.state.resumes += 1
             self.metrics.inc("resumes_total")
-        else:
+        elif runtime.rank == 0:
             self._begin()
+        self.group = group.join(runtime, self.device)
+        self.loss = self.group.loss_of(self.task, self.task.batch(STAND_IN, epoch=0))
+        self._receive()
 
     def train_step(self) -> None:
         """One optimizer step. Raises FloatingPointError before a weight changes if loss or gradient isn't finite."""
         began = time.monotonic()
         batch = self.sampler.at(self.step)
-        data = self.task.batch(batch.samples, batch.epoch)
+        data = self.task.batch(batch.samples if len(batch.samples) else STAND_IN, batch.epoch)
+        if LOG_SAMPLES in os.environ:
+            _print_samples(self.step, batch, data)
         waited = time.monotonic() - began
         torch.manual_seed(sampling.torch_seed("dropout", self.settings.seed, self.step, self.runtime.rank))
         lr = learning_rate(self.step, self.settings.steps, self.lr, self.settings.warmup_fraction)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        with self.autocast():
-            loss = self.task.loss(data)
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        with self.group.together():
+            with self.autocast():
+                loss = self.loss(data)
+            self.scaler.scale(self.group.weigh(loss, batch)).backward()
+            value = self.group.agree(loss, batch)
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip)
-        value = float(loss.detach())
         # a scaler drops a step whose gradients overflow and lowers its scale: that is no failure
         if not (math.isfinite(value) and (self.scaler.is_enabled() or math.isfinite(norm))):
             raise FloatingPointError(f"the loss is {value}, the gradient's norm {float(norm)}")
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.step += 1
-        self.log.count(value, len(batch.samples), lr, waited, time.monotonic() - began)
+        self.log.count(value, batch, lr, waited, time.monotonic() - began)
         self.runtime.progress(step=self.step, steps=self.settings.steps, loss=round(value, 5))
 
     def validate(self) -> None:
         """Judge the validation episodes; weights better than all before go to best/."""
+        if not self.group.leads:
+            return
         found = self.task.validate()
         self.state.validation = found
         best = self.state.best
@@ -139,17 +165,17 @@ class Trainer:
     def save_is_due(self) -> bool:
         every = self.settings.checkpoint_every_steps
         late = time.monotonic() - self._saved_at >= self.config.checkpoint.every_seconds
-        return late or bool(every and self.step % every == 0)
+        return self.group.leads and (late or bool(every and self.step % every == 0))
 
     def save(self) -> None:
         """Hand a snapshot to the writer; the loop goes on."""
         self._saved_at = time.monotonic()
-        optimizer, meta = checkpoint.flatten_optimizer(self.optimizer)
-        tensors = {"model": self.model.state_dict(), "optimizer": optimizer}
-        self.checkpoints.save(self.step, tensors, {**self._state(), "optimizer": meta})
+        self.checkpoints.save(*self._snapshot())
 
     def save_now(self) -> None:
         """Save and wait until it is published. Raises WorkerError if the volume doesn't take it."""
+        if not self.group.leads:
+            return
         self.save()
         if not self.checkpoints.flush(self.runtime.seconds_to_save()):
             kept = self.checkpoints.saved_step
@@ -157,6 +183,13 @@ class Trainer:
                 f"the state of step {self.step} could not be saved; "
                 f"{'none of this attempt' if kept is None else f'that of step {kept}'} is the newest on the volume"
             )
+
+    def save_what_there_is(self) -> None:
+        """A peer was lost within a step: the weights are still those of the last whole one."""
+        try:
+            self.save_now()
+        except WorkerError as error:
+            print(f"a peer is lost and {error}", flush=True)
 
     def go_back(self, error: FloatingPointError) -> None:
         """To the newest checkpoint. Raises StuckError when the same step fails again: that is no accident."""
@@ -166,15 +199,9 @@ class Trainer:
                 "try a lower lr, a smaller gradientClip or precision fp32"
             )
         self.failed_step = self.step
-        self.checkpoints.flush()
-        good = checkpoint.newest(self.run_dir)
-        print(f"step {self.step}: {error}; back to {good.path.name if good else 'the beginning'}", flush=True)
-        if good:
-            self._load(good)
-            return
-        self.model.load_state_dict(self._initial)
-        self.optimizer.state.clear()
-        self.step, self.state.best = 0, None
+        if self.group.leads:
+            self._load_last_good(error)
+        self._receive()
 
     def publish(self) -> None:
         """The end marker: figures, the split, the curve of all attempts."""
@@ -204,6 +231,30 @@ class Trainer:
         )
         print(reason, flush=True)
 
+    def _restore(self, dataset: Path) -> Restored | None:
+        """The newest checkpoint; without one the data are checked before anything else is done."""
+        self.metrics.track("checkpoint_age_seconds", self.checkpoints.age_seconds)
+        restored = self.checkpoints.restore()
+        if restored is None:
+            _check_data(dataset, self.runtime.progress)
+        return restored
+
+    def _load_last_good(self, error: FloatingPointError) -> None:
+        self.checkpoints.flush()
+        good = checkpoint.newest(self.run_dir)
+        print(f"step {self.step}: {error}; back to {good.path.name if good else 'the beginning'}", flush=True)
+        if good:
+            self._load(good.step, good.tensors, good.state)
+            return
+        self.model.load_state_dict(self._initial)
+        self.optimizer.state.clear()
+        self.step, self.state.best = 0, None
+
+    def _receive(self) -> None:
+        """Every rank goes on from rank 0's weights, optimizer and step."""
+        if (found := self.group.share(self._snapshot)) is not None:
+            self._load(*found)
+
     def _begin(self) -> None:
         """A new run: from scratch, or from another run's weights."""
         if self.config.from_:
@@ -222,13 +273,19 @@ class Trainer:
         self.run_dir.mkdir(parents=True, exist_ok=True)
         storage.require_space(self.run_dir, 3 * weights)  # AdamW keeps two numbers a weight
 
-    def _load(self, restored: Restored) -> None:
-        self.model.load_state_dict(restored.tensors["model"])
-        checkpoint.load_optimizer(self.optimizer, restored.tensors["optimizer"], restored.state["optimizer"])
-        if self.scaler.is_enabled() and restored.state["scaler"]:
-            self.scaler.load_state_dict(restored.state["scaler"])
-        self.step, self._began = restored.step, time.monotonic()
-        self.state = State(**restored.state["progress"], seen_seeds=restored.state["seenSeeds"])
+    def _load(self, step: int, tensors: checkpoint.Tensors, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(tensors["model"])
+        checkpoint.load_optimizer(self.optimizer, tensors.get("optimizer", {}), state["optimizer"])
+        if self.scaler.is_enabled() and state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        self.step, self._began = step, time.monotonic()
+        self.state = State(**state["progress"], seen_seeds=state["seenSeeds"])
+
+    def _snapshot(self) -> tuple[int, checkpoint.Tensors, dict[str, Any]]:
+        """Step, tensors and plain state: all of a checkpoint."""
+        optimizer, meta = checkpoint.flatten_optimizer(self.optimizer)
+        tensors = {"model": self.model.state_dict(), "optimizer": optimizer}
+        return self.step, tensors, {**self._state(), "optimizer": meta}
 
     def _state(self) -> dict[str, Any]:
         """All of a checkpoint but the tensors and the optimizer's plain part."""
@@ -273,10 +330,11 @@ class Log:
         self.loss: float | None = None
         self._clear()
 
-    def count(self, loss: float, samples: int, lr: float, wait_seconds: float, step_seconds: float) -> None:
-        """Add one step."""
+    def count(self, loss: float, batch: sampling.Batch, lr: float, wait_seconds: float, step_seconds: float) -> None:
+        """Add one step. `loss`: over the samples of all processes."""
         self._losses.append(loss)
-        self._samples += samples
+        self._samples += batch.total
+        self._own_samples += len(batch.samples)
         self._lr = lr
         self._wait_seconds += wait_seconds
         self._metrics.observe("data_wait_seconds", wait_seconds)
@@ -287,34 +345,37 @@ class Log:
             self.say(trainer)
 
     def say(self, trainer: Trainer, **validation: float) -> None:
-        """Print and write what was counted; `validation` figures go into the same line."""
+        """Print and write what was counted; `validation` figures go into the same line. Gauges alone on other ranks."""
         steps, seconds = len(self._losses), time.monotonic() - self._since
         self.loss = sum(self._losses) / steps
         epoch = trainer.step / trainer.sampler.steps_per_epoch
         rate = self._samples / seconds
         score = trainer.state.validation.get("validation_f1")
-        print(
-            f"step {trainer.step}/{self._steps} epoch {epoch:.1f} loss {self.loss:.3f} lr {self._lr:.1e} "
-            f"{rate:,.0f} samples/s" + (f" f1(val) {score:.2f}" if score is not None else ""),
-            flush=True,
-        )
-        self._metrics.log(
-            trainer.step,
-            steps=self._steps,
-            epoch=epoch,
-            loss=self.loss,
-            lr=self._lr,
-            samples_per_second=rate,
-            step_seconds=seconds / steps,
-            data_wait_seconds=self._wait_seconds / steps,
-            checkpoint_age_seconds=trainer.checkpoints.age_seconds(),
-            **validation,
-        )
+        figures = {
+            "steps": self._steps,
+            "epoch": epoch,
+            "loss": self.loss,
+            "lr": self._lr,
+            "samples_per_second": rate,
+            "step_seconds": seconds / steps,
+            "data_wait_seconds": self._wait_seconds / steps,
+        }
+        if trainer.group.leads:
+            print(
+                f"step {trainer.step}/{self._steps} epoch {epoch:.1f} loss {self.loss:.3f} lr {self._lr:.1e} "
+                f"{rate:,.0f} samples/s" + (f" f1(val) {score:.2f}" if score is not None else ""),
+                flush=True,
+            )
+            age = trainer.checkpoints.age_seconds()
+            self._metrics.log(trainer.step, **figures, checkpoint_age_seconds=age, **validation)
+        else:
+            self._metrics.show(trainer.step, **figures)
+        self._metrics.set("samples_per_second", self._own_samples / seconds)  # of this process: they are added up
         self._clear()
 
     def _clear(self) -> None:
         self._losses: list[float] = []
-        self._samples, self._wait_seconds, self._since = 0, 0.0, time.monotonic()
+        self._samples, self._own_samples, self._wait_seconds, self._since = 0, 0, 0.0, time.monotonic()
 
 
 def batch_and_lr(settings: Any, processes: int) -> tuple[int, float]:
@@ -332,13 +393,21 @@ def learning_rate(step: int, steps: int, peak: float, warmup_fraction: float) ->
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def _require_one_process(config: Config) -> None:
+def _require_world(config: Config, runtime: Runtime) -> None:
     processes = config.replicas * (config.gpus_per_replica if config.device == "cuda" else 1)
-    if processes > 1:
+    if processes != runtime.world:
         raise BadConfigError(
-            f"train in {processes} processes (replicas: {config.replicas}, gpusPerReplica: {config.gpus_per_replica}): "
-            "several replicas of train come with a later version; use replicas: 1 and gpusPerReplica: 1"
+            f"replicas: {config.replicas} and gpusPerReplica: {config.gpus_per_replica} make {processes} processes, "
+            f"but this one was started as one of {runtime.world}: start `python -m workers train`, which starts all"
         )
+
+
+def _print_samples(step: int, batch: sampling.Batch, data: Any) -> None:
+    """The step's samples of this process, each with a checksum of its data as augmented."""
+    rows = [tensor.detach().cpu().numpy() for tensor in data] if len(batch.samples) else []
+    sums = [zlib.crc32(b"".join(row[place].tobytes() for row in rows)) for place in range(len(batch.samples))]
+    told = " ".join(f"{sample}:{digest:08x}" for sample, digest in zip(batch.samples, sums, strict=True))
+    print(f"samples of step {step} epoch {batch.epoch}: {told}", flush=True)
 
 
 def _check_data(dataset: Path, beat: Callable[[], None]) -> None:

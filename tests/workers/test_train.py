@@ -355,7 +355,6 @@ def test_a_gpu_profile_without_a_device_is_refused_and_runs_where_the_cpu_is_all
         ({"settings": {"precision": "fp16"}}, "fp16 needs a GPU"),
         ({"task": "detector"}, "unknown task 'detector'.*predictor"),
         ({"data": None}, "data is missing"),
-        ({"replicas": 2}, "train in 2 processes.*use replicas: 1"),
         ({"from": "nobody"}, "'nobody' does not exist.*no finished training"),
     ],
 )
