@@ -1,6 +1,7 @@
 """A loop process for tests of the supervisor: does what config.settings.script says, with the workers' real runtime.
 
-Run as `python fake_loop.py KIND --config FILE`. The words of a script stand in WORDS.
+Run as `python fake_loop.py KIND --config FILE`. The words of a script stand in WORDS; "rank 1 fence 2 WORD" is said to
+that rank in that generation only.
 """
 
 import faulthandler
@@ -53,6 +54,13 @@ def stubborn() -> None:
         time.sleep(0.05)
 
 
+def await_file(name: str) -> None:
+    """As loops wait for each other: alive all the while."""
+    while not (runtime.volume / name).exists():
+        runtime.progress()
+        time.sleep(0.02)
+
+
 WORDS = {
     "publish": lambda step: publish(int(step)),
     "beat": lambda step: runtime.flush_progress(step=int(step)),
@@ -64,10 +72,15 @@ WORDS = {
     "say": lambda text: print(text, flush=True),
     "sleep": lambda seconds: time.sleep(float(seconds)),
     "wait": wait_for_stop,
+    "await": await_file,
     "summary": lambda size: runtime.flush_progress(step=3, noise="x" * int(size), reason="r" * int(size)),
 }
 for line in config["settings"]["script"]:
-    rank, line = line.removeprefix("rank ").split(" ", 1) if line.startswith("rank ") else (None, line)
+    meant = True
+    for name, own in (("rank", runtime.rank), ("fence", runtime.fence)):
+        if line.startswith(f"{name} "):
+            _, number, line = line.split(" ", 2)
+            meant = meant and int(number) == own
     word, *arguments = line.split(" ", 1)
-    if rank is None or int(rank) == runtime.rank:
+    if meant:
         WORDS[word](*arguments)

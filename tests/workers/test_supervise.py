@@ -213,29 +213,6 @@ def test_what_the_loop_started_ends_with_it(pod):
     until(lambda: not any(alive(int(child)) for child in children), 5)
 
 
-def test_the_processes_of_a_pod_end_together(pod):
-    pair = pod(
-        "rank 3 say third",
-        "rank 3 sleep 0.5",
-        "rank 3 exit 3",
-        "hang",
-        JOB_COMPLETION_INDEX="1",
-        replicas=2,
-        gpusPerReplica=2,
-        device="cuda",
-    )
-    code, output = pair.run()
-    assert (code, output.count("loop pid"), output.count("third")) == (3, 2, 1)
-    assert not any(alive(int(pid)) for pid in re.findall(r"loop pid (\d+)", output))
-
-
-def test_a_group_has_one_lease_and_one_end_marker_those_of_index_0(pod):
-    assert pod("exit 0", uid="a", JOB_COMPLETION_INDEX="1", replicas=2).run()[0] == 0
-    assert not (pod().run_dir / "lease").exists()
-    assert pod("finish 0", uid="b", replicas=2).run()[0] == 0
-    assert pod("exit 1", uid="c", JOB_COMPLETION_INDEX="1", replicas=2).run()[0] == 0
-
-
 def test_sigterm_while_waiting_for_the_lease_gives_75_at_once(pod):
     holder = pod("wait").start()
     loop_pid(holder)
