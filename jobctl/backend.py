@@ -60,6 +60,18 @@ class LogLine:
     text: str
 
 
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a job's objects."""
+
+    time: str  # RFC 3339, when it was last seen
+    type: str  # Normal, Warning
+    object: str  # Pod/x-r1-0-abcde
+    reason: str
+    message: str
+    count: int
+
+
 class Backend(Protocol):
     """The verbs that both backends have. Names that no job bears raise NotFoundError everywhere."""
 
@@ -95,6 +107,12 @@ class Backend(Protocol):
     def logs(self, name: str, index: int | None, follow: bool) -> Iterator[LogLine]:
         """The lines of one index (None: of all), all attempts, oldest first; `follow` goes on until the job ends."""
 
+    def events(self, name: str) -> list[Event]:
+        """What happened to its objects, oldest first."""
+
+    def metrics(self, record: Record) -> list[list[dict[str, Any]]]:
+        """The last metrics lines of each index ({time, step, ...}), oldest first, as far as they can be had at once."""
+
     def reader(self, claim: str, record: Record | None) -> VolumeReader:
         """How runs on that claim are read; `record` is the job's, or None where it has been deleted."""
 
@@ -103,6 +121,11 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Remove what reading needed. May be called more than once."""
+
+
+def claim_of(values: Mapping[str, Any]) -> str:
+    """The claim that these values ask for; the chart's default where they leave it open."""
+    return (values.get("volume") or {}).get("claim") or "shared"
 
 
 def home_directory(environ: Mapping[str, str]) -> Path:

@@ -14,6 +14,11 @@ INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 PID_ANNOTATION = "jobctl.dev/pid"
 BACKOFF_ANNOTATION = "jobctl.dev/backoff"
 SCALE_ANNOTATION = "jobctl.dev/backoff-scale"
+# How often an index has failed: counted against its retries, and ignored by the podFailurePolicy.
+FAILURE_COUNTS = (
+    "batch.kubernetes.io/job-index-failure-count",
+    "batch.kubernetes.io/job-index-ignored-failure-count",
+)
 # What a pending pod, or a Job without pods, waits for: the Kubernetes backend finds it in conditions and events.
 WAITING_ANNOTATION = "jobctl.dev/waiting"
 SPEC_HASH_LABEL = "jobctl.dev/spec-hash"
@@ -107,6 +112,13 @@ def _age_order(pod: dict[str, Any]) -> tuple[str, str]:
     return (str(created), str((pod.get("status") or {}).get("startTime") or "~"))  # a pod not started yet is the newest
 
 
+def failures_before(pod: dict[str, Any]) -> int:
+    """How often its index had failed, ignored failures too, when the Job controller made this pod."""
+    annotations = pod.get("metadata", {}).get("annotations") or {}
+    counts = (str(annotations.get(name) or "0") for name in FAILURE_COUNTS)
+    return sum(int(count) for count in counts if count.isdigit())
+
+
 def _container_state(pod: dict[str, Any]) -> dict[str, Any]:
     containers = (pod.get("status") or {}).get("containerStatuses") or [{}]
     return containers[0].get("state") or {}
@@ -173,7 +185,7 @@ def replica_view(index: int, pods: list[dict[str, Any]], metrics_port: int | Non
         pod=str(metadata.get("name", "")),
         phase=phase,
         exit_code=exit_code_of(pod),
-        attempts=len(pods),
+        attempts=max(len(pods), failures_before(pod) + 1),  # an evicted pod leaves only its count
         pid=int(pid) if pid is not None and str(pid).isdigit() else None,
         address=address,
         metrics_url=f"http://{address}:{metrics_port}/metrics"

@@ -120,9 +120,7 @@ class Run:
 
         `indexes` says how many have a share of their own: the total is known when each has written a line.
         """
-        tails = [tail for tail in map(_steps, self.volume.metrics(self.name)) if tail]
-        tails = [tail for tail in tails if _number(tail[-1], "time", math.inf) >= since_unix_seconds]
-        return _progress(tails, indexes) if tails else None
+        return progress_of(self.volume.metrics(self.name), since_unix_seconds, indexes)
 
     def results(self) -> list[Result]:
         """Readable results, best first."""
@@ -231,6 +229,15 @@ class DirectoryReader:
 def _files(directory: Path) -> dict[str, dict[str, Any]] | None:
     files = (_read_object(directory / MANIFEST) or {}).get("files")
     return files if isinstance(files, dict) else None
+
+
+def progress_of(
+    lines: Iterable[list[dict[str, Any]]], since_unix_seconds: float = 0.0, indexes: int = 1
+) -> Progress | None:
+    """From the last metrics lines of each index; None where none (since that time) has a step."""
+    tails = [tail for tail in map(_steps, lines) if tail]
+    tails = [tail for tail in tails if _number(tail[-1], "time", math.inf) >= since_unix_seconds]
+    return _progress(tails, indexes) if tails else None
 
 
 def _progress(tails: list[list[dict[str, Any]]], indexes: int) -> Progress:

@@ -47,7 +47,7 @@ def job_summary(job: JobView, progress: Progress | None) -> dict[str, Any]:
 
 
 def job_document(
-    job: JobView, run: Run, progress: Progress | None, attempts: dict[int, int], result: Result | None
+    job: JobView, run: Run, progress: Progress | None, attempts: dict[int, int] | None, result: Result | None
 ) -> dict[str, Any]:
     """One job as `status` shows it: its summary and all that belongs to it."""
     return {
@@ -71,11 +71,6 @@ def result_summary(run: Run, result: Result | None) -> dict[str, Any] | None:
         "directory": run.place_of(result.directory),
         "plots": [run.place_of(path) for path in result.plots],
     }
-
-
-def shares(job: JobView) -> int:
-    """How many indexes have a share of the work: all, except in a training group, where index 0 counts for all."""
-    return 1 if job.kind == "train" else job.completions
 
 
 def progress_document(progress: Progress | None) -> dict[str, Any] | None:
@@ -112,15 +107,15 @@ def time_text(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def _replica(replica: ReplicaView, attempts: dict[int, int]) -> dict[str, Any]:
+def _replica(replica: ReplicaView, attempts: dict[int, int] | None) -> dict[str, Any]:
     return {
         "index": replica.index,
         "pod": replica.pod,
         "phase": replica.phase,
         "exitCode": replica.exit_code,
-        # Pods of this revision, and all attempts that the volume remembers.
+        # Pods of this revision, and all attempts that the volume remembers; None where it wasn't looked at.
         "attempts": replica.attempts,
-        "attemptsOnVolume": attempts.get(replica.index, 0),
+        "attemptsOnVolume": None if attempts is None else attempts.get(replica.index, 0),
         "pid": replica.pid,
         "address": replica.address,
         "metricsUrl": replica.metrics_url,

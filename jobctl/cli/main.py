@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "list": ("read", "Show every job and its state."),
     "status": ("read", "Show one job: state, reason, progress, replicas, what to do next."),
     "logs": ("logs", "Print what the replicas wrote."),
+    "events": ("events", "Show what the cluster did about a job."),
     "wait": ("wait", "Wait until a job ends; its end is the exit status."),
     "cancel": ("control", "Stop a job and mark it as not wanted."),
     "suspend": ("control", "Stop a job for now; its pods save first."),
@@ -30,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "retry": ("control", "Start an ended or interrupted job again, from its last save."),
     "delete": ("control", "Forget a job. What it wrote on its volume stays."),
     "results": ("results", "Show a run's results; fetch them, plots and weights too."),
+    "doctor": ("doctor", "Check what jobs need of the cluster, and say what to do."),
     "profiles": ("profiles", "List the GPU profiles."),
     "completion": ("completion", "Print the completion script of a shell."),
 }

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import click
 
-from jobctl.cli.document import job_document, job_summary, progress_text, shares
+from jobctl.cli.document import job_document, job_summary, progress_text
 from jobctl.cli.options import name_argument
 from jobctl.cli.output import cell_text, emit, output_option, print_figures, print_table
 from jobctl.cli.session import Session, own_result
-from jobctl.status import ACTIVE, JobView, view
-from jobctl.volume import Progress, Run
+from jobctl.errors import RefusedError, UnreachableError
+from jobctl.status import ACTIVE, view
 
 FIGURES_SHOWN = 12
 REPLICA_KEYS = ("index", "pod", "phase", "exitCode", "attempts", "pid", "address", "metricsUrl", "message")
@@ -29,9 +28,7 @@ def list_command(session: Session, states: tuple[str, ...], output: str) -> None
     records = sorted(session.backend.records(), key=lambda record: record.created_at, reverse=True)
     pairs = [(record, view(record, now)) for record in records]
     jobs = [
-        job_summary(job, _progress(job, session.run(record)))
-        for record, job in pairs
-        if not states or job.state in states
+        job_summary(job, session.progress(record, job)) for record, job in pairs if not states or job.state in states
     ]
     emit({"backend": session.where_document, "jobs": jobs}, output, _list_table)
 
@@ -49,16 +46,14 @@ def describe(session: Session, name: str) -> dict[str, Any]:
     """The document of one job now. Raises NotFoundError."""
     record, job = session.view(name)
     run = session.run(record)
-    result = own_result(run, record, job) if job.state not in ACTIVE else None
-    return job_document(job, run, _progress(job, run), run.attempts(), result)
-
-
-def _progress(job: JobView, run: Run) -> Progress | None:
-    """Progress of this revision while it is active; afterwards of the whole run, without a guess at its end."""
-    if job.state in ACTIVE:
-        return run.progress(job.created_at.timestamp(), shares(job))
-    last = run.progress(indexes=shares(job))
-    return replace(last, eta_seconds=None) if last else None
+    attempts, result = None, None
+    # On a cluster a pod has to be made for looking at the volume: that is worth it for an end, not for every look.
+    if session.is_local or job.state in ("succeeded", "failed"):
+        try:
+            attempts, result = run.attempts(), None if job.state in ACTIVE else own_result(run, record, job)
+        except (RefusedError, UnreachableError) as error:
+            session.note(f"The result can't be read: {error}")
+    return job_document(job, run, session.progress(record, job), attempts, result)
 
 
 def _list_table(document: dict[str, Any]) -> None:

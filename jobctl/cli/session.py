@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,10 @@ from jobctl.errors import UsageError
 
 if TYPE_CHECKING:
     from jobctl.backend import Backend, Record
+    from jobctl.cluster.backend import KubernetesBackend
     from jobctl.cluster.refusals import Place
     from jobctl.status import JobView
-    from jobctl.volume import Result, Run
+    from jobctl.volume import Progress, Result, Run
 
 
 @dataclass
@@ -52,6 +53,15 @@ class Session:
         """Have the backend remove what it needed only for this command."""
         if "backend" in self.__dict__:
             self.backend.close()
+
+    @property
+    def cluster(self) -> KubernetesBackend:
+        """The backend, where only a cluster will do."""
+        from jobctl.cluster.backend import KubernetesBackend
+
+        if not isinstance(self.backend, KubernetesBackend):
+            raise UsageError("This needs a cluster: name one with --context, or `--backend kubernetes`.")
+        return self.backend
 
     def say_where(self) -> None:
         """Name the backend on stderr; opening it does so by itself."""
@@ -104,9 +114,23 @@ class Session:
 
     def run(self, record: Record) -> Run:
         """The job's directory on its volume."""
+        from jobctl.backend import claim_of
         from jobctl.volume import Run
 
         return Run(self.backend.reader(claim_of(record.values), record), record.name)
+
+    def progress(self, record: Record, job: JobView) -> Progress | None:
+        """How far this revision is while it is active; afterwards the whole run, without a guess at its end."""
+        from jobctl.status import ACTIVE
+        from jobctl.volume import progress_of
+
+        # In a training group, index 0 counts for all; elsewhere each index has a share of its own.
+        shares = 1 if job.kind == "train" else job.completions
+        lines = self.backend.metrics(record)
+        if job.state in ACTIVE:
+            return progress_of(lines, job.created_at.timestamp(), shares)
+        last = progress_of(lines, indexes=shares)
+        return replace(last, eta_seconds=None) if last else None
 
     def say(self, sentence: str) -> None:
         """One line for people; answers for machines go to stdout through output.emit."""
@@ -122,8 +146,3 @@ def own_result(run: Run, record: Record, job: JobView) -> Result | None:
     """The published end of this very job, if there is one."""
     uid = record.job.get("metadata", {}).get("uid")
     return next((result for result in run.results() if result.belongs_to(job.spec_hash, uid)), None)
-
-
-def claim_of(values: dict[str, Any]) -> str:
-    """The claim that these values ask for; the chart's default where they leave it open."""
-    return (values.get("volume") or {}).get("claim") or "shared"

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import time
 from dataclasses import dataclass, field
 from typing import TextIO
 
-from jobctl.cli.document import progress_document, progress_text, shares
+from jobctl.cli.document import progress_document, progress_text
 from jobctl.cli.session import Session
-from jobctl.errors import JobctlError
+from jobctl.errors import JobctlError, UnreachableError
 from jobctl.status import ACTIVE, JobView, is_ended
+from jobctl.volume import Progress
 
 POLL_SECONDS = 5.0  # at the longest between two looks
+PATIENCE_SECONDS = 120.0  # how long a cluster may be away while a job is watched
 QUIET_SECONDS = 5.0  # between two progress lines where there is no terminal
 CLEAR_LINE = "\r\x1b[K"
 
@@ -71,21 +74,51 @@ def watch(
     stream = stream or sys.stdout
     display = Display(stream, live=stream.isatty())
     start = time.monotonic()
+    looks = Looks(session, name)
     try:
         while True:
-            record, job = session.view(name)
-            progress = session.run(record).progress(job.created_at.timestamp(), shares(job))
+            job, progress = looks.look()
             text = progress_text(progress_document(progress), job.kind) if progress else ""
             display.show(job, text, time.monotonic())
             if is_ended(job):
                 return job
-            if timeout_seconds is not None and time.monotonic() - start >= timeout_seconds:
+            left = math.inf if timeout_seconds is None else start + timeout_seconds - time.monotonic()
+            if left <= 0:
                 raise WaitTimeoutError(
                     f"{name} has not ended after {timeout_seconds:g} s: it is {job.state} and goes on."
                 )
-            session.backend.wait_for_change(name, POLL_SECONDS)
+            session.backend.wait_for_change(name, min(POLL_SECONDS, left))
     finally:
         display.close()
+
+
+@dataclass
+class Looks:
+    """Looks at a job, time and again: an API server that is away for a while ends no waiting that has begun."""
+
+    session: Session
+    name: str
+    _away_since: float | None = None
+    _last: tuple[JobView, Progress | None] | None = None
+
+    def look(self) -> tuple[JobView, Progress | None]:
+        """The job and its progress now; what they were last while the API server is away.
+
+        Raises UnreachableError at the first look, or once the server has been away for PATIENCE_SECONDS.
+        """
+        try:
+            record, job = self.session.view(self.name)
+            self._last = job, self.session.progress(record, job)
+            self._away_since = None
+        except UnreachableError as error:
+            now = time.monotonic()
+            if self._last is None or (self._away_since and now - self._away_since > PATIENCE_SECONDS):
+                raise
+            if self._away_since is None:
+                self._away_since = now
+                self.session.note(f"{error} Waiting for it to come back.")
+            time.sleep(1)
+        return self._last
 
 
 def exit_status_of(job: JobView) -> int:

@@ -87,10 +87,9 @@ class Api:
     def version(self) -> Object:
         return self._json("GET", "/version", "read the version")
 
-    def text(self, path: str, what: str, query: Mapping[str, str] | None = None) -> str:
-        """What stands at a path, as text."""
-        with self.open("GET", path, what, query=query) as response:
-            return str(response.read().decode("utf-8", "replace"))
+    def groups(self) -> set[str]:
+        """The API groups that the server knows."""
+        return {group["name"] for group in self._json("GET", "/apis", "read the API groups").get("groups") or []}
 
     def watch(self, plural: str, seconds: int, **query: str) -> Iterator[Object]:
         """Events {type, object} from `resourceVersion` on, for so many seconds. Raises GoneError on 410."""

@@ -9,14 +9,14 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
-from jobctl.backend import LogLine, Record, Release
-from jobctl.cluster import logs, records, release
+from jobctl.backend import Event, LogLine, Record, Release, claim_of
+from jobctl.cluster import logs, progress, records, release
 from jobctl.cluster.api import Api, connect
+from jobctl.cluster.changes import Changes
 from jobctl.cluster.place import find_place
 from jobctl.cluster.reader import PodReader
 from jobctl.errors import JobctlError, NotFoundError, RefusedError, nearest
 from jobctl.version import __version__
-from jobctl.volume import VolumeReader
 
 Object = dict[str, Any]
 
@@ -34,6 +34,7 @@ class KubernetesBackend:
         self.place = find_place(context, namespace)
         self.helm = release.Helm(self.place)
         self._readers: dict[str, PodReader] = {}
+        self._changes: dict[str, Changes] = {}
 
     @cached_property
     def api(self) -> Api:
@@ -115,7 +116,7 @@ class KubernetesBackend:
             raise NotFoundError(f"Job {name} has no replica {index}, only 0 to {completions - 1}.")
         return logs.stream(self.api, lambda: self._look(name), index, follow, lambda pods: self._older(name, pods))
 
-    def reader(self, claim: str, record: Record | None) -> VolumeReader:
+    def reader(self, claim: str, record: Record | None) -> PodReader:
         """A pod with the job's own image; the chart's default one where the job is gone."""
         if claim not in self._readers:
             image = records.image_of(record.job) if record else f"jobctl-worker:{__version__}"
@@ -123,8 +124,19 @@ class KubernetesBackend:
             self._readers[claim] = PodReader(self.api, claim, image, pod_spec)
         return self._readers[claim]
 
+    def events(self, name: str) -> list[Event]:
+        """Those of its Job and pods, also of pods and revisions that are gone."""
+        self._job(name)
+        found = [event for event in self.api.find("events") if records.is_about(event, name)]
+        return [records.event_of(event) for event in sorted(found, key=records.event_time)]
+
+    def metrics(self, record: Record) -> list[list[Object]]:
+        return progress.metrics_lines(self.api, record.job, record.pods, time.time())
+
     def wait_for_change(self, name: str, seconds: float) -> None:
-        time.sleep(seconds)
+        if name not in self._changes:
+            self._changes[name] = Changes(self.api, _selector(name))
+        self._changes[name].wait(seconds)
 
     def close(self) -> None:
         for reader in self._readers.values():
@@ -156,7 +168,11 @@ class KubernetesBackend:
         return pods, final or (cancelled and not status.get("active"))
 
     def _older(self, name: str, pods: Sequence[Object]) -> Iterator[LogLine]:
-        return iter(())
+        """Lines of the attempts whose pods are gone, from the volume: of evicted pods, and of older revisions."""
+        record = self.record(name)
+        if record.revision == 1 and not logs.some_are_gone(pods):
+            return iter(())
+        return logs.from_volume(self.reader(claim_of(record.values), record), name, pods)
 
     def _events(self) -> list[Object]:
         return self.api.find("events", fieldSelector="type=Warning")

@@ -12,12 +12,10 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from jobctl.objects import by_index, condition_of, parse_indexes, parse_time
+from jobctl.objects import by_index, condition_of, failures_before, parse_indexes, parse_time
 
 FIRST_SECONDS = 10.0
 LONGEST_SECONDS = 600.0
-FAILURES = "batch.kubernetes.io/job-index-failure-count"
-IGNORED = "batch.kubernetes.io/job-index-ignored-failure-count"
 
 Object = dict[str, Any]
 
@@ -25,13 +23,6 @@ Object = dict[str, Any]
 def backoff_seconds(failures: int) -> float:
     """The wait after so many failures (from 1 on) of one index."""
     return min(FIRST_SECONDS * 2 ** min(failures - 1, 30), LONGEST_SECONDS)
-
-
-def failures_before(pod: Object) -> int:
-    """How often its index had failed, ignored failures too, when this pod was made."""
-    annotations = pod.get("metadata", {}).get("annotations") or {}
-    counts = (annotations.get(name) or "0" for name in (FAILURES, IGNORED))
-    return sum(int(count) for count in counts if count.isdigit())
 
 
 def finished_at(pod: Object) -> datetime | None:

@@ -14,8 +14,9 @@ from typing import Any
 
 from jobctl.backend import LogLine
 from jobctl.cluster.api import Api, lines_of
+from jobctl.cluster.reader import PodReader
 from jobctl.errors import JobctlError, NotFoundError, UnreachableError
-from jobctl.objects import INDEX_LABEL
+from jobctl.objects import INDEX_LABEL, by_index, failures_before
 
 Object = dict[str, Any]
 
@@ -53,6 +54,8 @@ class Tail:
         ) as response:
             for raw in lines_of(response, torn=True):
                 stamp, _, text = raw.decode("utf-8", "replace").partition(" ")
+                if not stamp[:1].isdigit():  # the kubelet's own words: it can't retrieve the log of a pod that is gone
+                    continue
                 if stamp > self.last:
                     self.last = stamp
                     yield LogLine(self.index, self.name, text.rstrip("\r"))
@@ -92,6 +95,7 @@ def stream(
 ) -> Iterator[LogLine]:
     """`look` gives the job's pods and whether it has ended; `older` the lines of attempts whose pods are gone."""
     pods, ended = look()
+    pods = [pod for pod in pods if has_log(pod)]
     yield from (line for line in older(pods) if index in (None, line.index))
     pods = _of_index(pods, index)
     if not follow or ended:
@@ -100,6 +104,42 @@ def stream(
                 yield from _waiting_is_silence(Tail(api, pod))
         return
     yield from _followed(api, look, index)
+
+
+def has_log(pod: Object) -> bool:
+    """Whether the API server still has its log: not of a pod that has ended and is only kept for the Job controller."""
+    ended = (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+    return not (ended and "deletionTimestamp" in pod["metadata"])
+
+
+def some_are_gone(pods: Sequence[Object]) -> bool:
+    """Whether an index has had more attempts than it has pods: eviction removes a pod and its log."""
+    return any(failures_before(of[-1]) + 1 > len(of) for of in by_index(pods).values())
+
+
+def from_volume(reader: PodReader, run: str, pods: Sequence[Object]) -> Iterator[LogLine]:
+    """The attempts on record whose pods are none of these, oldest first."""
+    there = {pod["metadata"]["uid"] for pod in pods}
+    attempts = reader.attempt_records(run)
+    gone = [path for path in reader.logs(run) if _attempt_of(path).partition(".")[2] not in there]
+    for path in sorted(gone, key=lambda path: str(attempts.get(_attempt_of(path), {}).get("startedAt") or "")):
+        index, _, uid = _attempt_of(path).partition(".")
+        pod = str(attempts.get(_attempt_of(path), {}).get("pod") or uid)
+        rest = b""
+        for chunk in reader.read(run, path):
+            *lines, rest = (rest + chunk).split(b"\n")
+            yield from (_line(index, pod, line) for line in lines)
+        if rest:
+            yield _line(index, pod, rest)
+
+
+def _attempt_of(path: str) -> str:
+    """attempts/INDEX.PODUID.log → INDEX.PODUID"""
+    return path.rpartition("/")[2].removesuffix(".log")
+
+
+def _line(index: str, pod: str, raw: bytes) -> LogLine:
+    return LogLine(int(index) if index.isdigit() else 0, pod, raw.decode("utf-8", "replace").rstrip("\r"))
 
 
 def _followed(api: Api, look: Callable[[], tuple[Sequence[Object], bool]], index: int | None) -> Iterator[LogLine]:
@@ -111,7 +151,7 @@ def _followed(api: Api, look: Callable[[], tuple[Sequence[Object], bool]], index
         if time.monotonic() - looked >= LOOK_SECONDS:
             with contextlib.suppress(UnreachableError):  # the tails say so when it lasts
                 pods, ended = look()
-                for pod in sorted(_of_index(pods, index), key=_age):
+                for pod in sorted(filter(has_log, _of_index(pods, index)), key=_age):
                     phases[pod["metadata"]["name"]] = pod["status"].get("phase", "Pending")
                     if pod["metadata"]["uid"] not in tails and phases[pod["metadata"]["name"]] != "Pending":
                         tails[pod["metadata"]["uid"]] = _start(Tail(api, pod), phases)

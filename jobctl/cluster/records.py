@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from jobctl.backend import Record
+from jobctl.backend import Event, Record
 from jobctl.cluster.backoff import backoffs
 from jobctl.objects import BACKOFF_ANNOTATION, WAITING_ANNOTATION, condition_of, one_line, parse_time
 
@@ -175,6 +175,26 @@ def event_time(event: Mapping[str, Any]) -> str:
         series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime")
         or (event.get("metadata") or {}).get("creationTimestamp") or ""
     )  # fmt: skip
+
+
+def is_about(event: Object, name: str) -> bool:
+    """Whether it is about a Job or pod of this release: NAME-r3, NAME-r3-0-abcde."""
+    about = event.get("involvedObject") or {}
+    return about.get("kind") in ("Job", "Pod") and bool(
+        re.fullmatch(rf"{re.escape(name)}-r\d+(-\d+-[a-z0-9]+)?", str(about.get("name")))
+    )
+
+
+def event_of(event: Object) -> Event:
+    about = event.get("involvedObject") or {}
+    return Event(
+        time=event_time(event),
+        type=str(event.get("type") or "Normal"),
+        object=f"{about.get('kind')}/{about.get('name')}",
+        reason=str(event.get("reason") or ""),
+        message=one_line(event.get("message")) or "",
+        count=int((event.get("series") or {}).get("count") or event.get("count") or 1),
+    )
 
 
 def _newest_events(events: Iterable[Object]) -> dict[str, str]:

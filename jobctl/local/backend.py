@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jobctl
-from jobctl.backend import LogLine, Record, Release
+from jobctl.backend import Event, LogLine, Record, Release, claim_of
 from jobctl.errors import JobctlError, NotFoundError, RefusedError, UsageError, nearest
 from jobctl.local import kubelet, logs, pods
 from jobctl.local.job_object import CANCELLED, apply_verb, is_true
@@ -118,6 +118,21 @@ class LocalBackend:
     def volume(self, claim: str) -> Path:
         """The directory that the claim of this name is."""
         return self.home / "volumes" / claim
+
+    def events(self, name: str) -> list[Event]:
+        """What the supervisor did, told from the pods: it keeps no record of events beside them."""
+        record = self.record(name)
+        found = [
+            Event(condition["lastTransitionTime"], "Warning", f"Pod/{pod['metadata']['name']}", condition["reason"],
+                  condition.get("message", ""), 1)
+            for pod in record.pods
+            for condition in pod["status"].get("conditions") or []
+            if condition["type"] == "DisruptionTarget"
+        ]  # fmt: skip
+        return sorted(found, key=lambda event: event.time)
+
+    def metrics(self, record: Record) -> list[list[dict[str, Any]]]:
+        return self.reader(claim_of(record.values), record).metrics(record.name)
 
     def reader(self, claim: str, record: Record | None) -> DirectoryReader:
         return DirectoryReader(self.volume(claim))

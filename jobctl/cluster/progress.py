@@ -1,0 +1,95 @@
+"""How far a job is, without its volume: running pods serve metrics, ended ones left a summary in their last message.
+
+The API server's proxy reaches a pod from wherever the API server is reached. What can't be had is left out: progress is
+worth a line, never an error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from jobctl.cluster.api import Api
+from jobctl.errors import JobctlError, RefusedError
+from jobctl.objects import by_index, metrics_port_of, parse_time, read_summary, termination_of
+
+Object = dict[str, Any]
+Line = dict[str, Any]
+
+SCRAPE_SECONDS = 2.0
+AT_ONCE = 8
+MOST_INDEXES = 64
+# What a rate can be told from without a second look: gauges in units of `step` a second, by preference.
+RATES = ("episodes_per_second",)
+_SAMPLE = re.compile(r"jobctl_(?P<name>[a-z0-9_]+)(?:\{(?P<labels>[^}]*)\})? (?P<value>\S+)")
+
+
+def metrics_lines(api: Api, job: Object, pods: list[Object], now_unix_seconds: float) -> list[list[Line]]:
+    """For each index the lines that its newest pod with something to say has: as in metrics/INDEX.FENCE.jsonl.
+
+    Raises ForbiddenError where the pods' metrics may not be read.
+    """
+    port = metrics_port_of(job)
+    newest = [_telling(of) for _, of in sorted(by_index(pods).items())[:MOST_INDEXES]]
+    with ThreadPoolExecutor(AT_ONCE) as workers:
+        found = list(workers.map(lambda pod: _lines(api, pod, port, now_unix_seconds), newest))
+    return [lines for lines in found if lines]
+
+
+def _telling(pods: list[Object]) -> Object:
+    """The newest pod that runs or has ended; a pending one has nothing to say."""
+    said = [pod for pod in pods if (pod.get("status") or {}).get("phase") != "Pending"]
+    return (said or pods)[-1]
+
+
+def _lines(api: Api, pod: Object, port: int | None, now: float) -> list[Line]:
+    terminated = termination_of(pod)
+    if terminated is not None:
+        return lines_of_summary(terminated)
+    if (pod.get("status") or {}).get("phase") != "Running" or port is None:
+        return []
+    path = api.path("pods", f"{pod['metadata']['name']}:{port}", "proxy/metrics")
+    try:
+        with api.open("GET", path, "get pods/proxy", read_seconds=SCRAPE_SECONDS) as response:
+            return lines_of_metrics(response.read().decode("utf-8", "replace"), now)
+    except RefusedError as error:
+        if "may not" in str(error):
+            raise
+        return []  # the pod does not listen yet, or a network policy keeps the API server away from it
+    except JobctlError:
+        return []
+
+
+def lines_of_summary(terminated: Mapping[str, Any]) -> list[Line]:
+    """The figures of a termination message, as of the container's end."""
+    summary = read_summary(terminated.get("message"))
+    ended = parse_time(terminated.get("finishedAt"))
+    if "step" not in summary or ended is None:
+        return []
+    return [{**{key: value for key, value in summary.items() if key != "code"}, "time": ended.timestamp()}]
+
+
+def lines_of_metrics(text: str, now: float) -> list[Line]:
+    """The gauges of a scrape as a metrics line; before it a line that gives the rate, where the scrape tells one."""
+    samples = dict(_samples(text))
+    if "step" not in samples:
+        return []
+    histograms = ("_bucket", "_sum", "_count", "_created", "_total")
+    line = {name: value for name, value in samples.items() if not name.endswith(histograms)} | {"time": now}
+    count, seconds = samples.get("step_seconds_count", 0.0), samples.get("step_seconds_sum", 0.0)
+    if count > 0 and seconds > 0:
+        return [{"time": now - seconds, "step": samples["step"] - count}, line]
+    rate = next((samples[name] for name in RATES if samples.get(name)), None)
+    return [{"time": now - 1 / rate, "step": samples["step"] - 1}, line] if rate else [line]
+
+
+def _samples(text: str) -> Iterator[tuple[str, float]]:
+    """Every sample of jobctl_ metrics without labels of its own (those of the run don't count)."""
+    for line in text.splitlines():
+        if (match := _SAMPLE.fullmatch(line)) and "le=" not in (match["labels"] or ""):
+            try:
+                yield match["name"], float(match["value"])
+            except ValueError:
+                continue
