@@ -30,12 +30,14 @@ generate: setup-dev  ## everything in the tree that is made from something else
 	$(BIN)/python -m workers.describe --write
 	$(BIN)/python scripts/schemas.py
 	$(BIN)/python scripts/golden.py
+	$(BIN)/python scripts/dashboards.py
 	$(BIN)/python -m jobctl.local.fields > docs/local-backend.md
 
 check-generated:
 	$(BIN)/python -m workers.describe --check
 	$(BIN)/python scripts/schemas.py --check
 	$(BIN)/python scripts/golden.py --check
+	$(BIN)/python scripts/dashboards.py --check
 	$(BIN)/python -m jobctl.local.fields | diff docs/local-backend.md - || (echo "docs/local-backend.md is stale: make generate"; exit 1)
 
 lock:  ## requirements/*.txt from pyproject.toml (needs uv)
