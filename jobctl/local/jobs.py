@@ -79,13 +79,15 @@ class JobState:
 def record_end(job: LocalJob, state: JobState, end: PodEnd, now: float, scale: float) -> Decision | None:
     """Take a pod's end into account; returns what podFailurePolicy decided, None where it wasn't asked.
 
-    A pod that the controller removed (suspend, the Job's end) counts if it succeeded, and is forgotten otherwise.
+    A pod that the controller removed counts if it succeeded. Otherwise it is forgotten after suspend and after a
+    success policy, and is one more failed pod, without a say in budgets, where the Job has failed.
     """
     if end.exit_code == 0:
         state.succeeded.add(end.index)
         state.common = Tally()
         return None
     if end.removed:
+        state.failed_pods += state.target is not None and state.target.type == "FailureTarget"
         return None
     decision = decide(job.failure_rules, job.template.container.name, end.exit_code, end.conditions, end.pod)
     tally = state.tally(job, end.index)

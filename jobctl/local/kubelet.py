@@ -148,18 +148,17 @@ def _spawn(pod: LivePod, words: list[str], variables: Mapping[str, str]) -> None
 
 
 def termination_message(container: Container, directory: Path, exit_code: int) -> str:
-    """What the container wrote for its end, at most 4096 bytes; the log's end where the manifest asks for that."""
-    message = _tail(directory / "termination-log", TERMINATION_BYTES, from_start=True)
+    """The last 4096 bytes of what the container wrote for its end; the log's end where the manifest asks for that."""
+    message = _tail(directory / "termination-log", TERMINATION_BYTES)
     if not message and exit_code != 0 and container.termination_from_log:
         message = "".join(_tail(directory / "log", FROM_LOG_BYTES).splitlines(keepends=True)[-80:])
     return message
 
 
-def _tail(path: Path, size: int, from_start: bool = False) -> str:
+def _tail(path: Path, size: int) -> str:
     try:
         with path.open("rb") as file:
-            if not from_start:
-                file.seek(max(path.stat().st_size - size, 0))
+            file.seek(max(path.stat().st_size - size, 0))
             return file.read(size).decode(errors="replace")
     except OSError:
         return ""

@@ -103,7 +103,7 @@ class TestRetries:
         script = f"test $JOB_COMPLETION_INDEX = 1 && exit 5; {SLEEP}"
         cluster.submit("many", manifest(script, 3, backoffLimitPerIndex=0, maxFailedIndexes=0))
         record = cluster.end("many")
-        assert outcome(record) == ended(failed=1, failedIndexes="1", reason="MaxFailedIndexesExceeded")
+        assert outcome(record) == ended(failed=3, failedIndexes="1", reason="MaxFailedIndexesExceeded")
 
     def test_the_wait_doubles_with_every_failure_of_an_index(self, cluster, manifest):
         script = "date +%s.%N >> $SHARED/times; exit 1"
@@ -121,7 +121,7 @@ class TestPodFailurePolicy:
         policy = {"rules": [on_exit("FailJob", 64, 65)]}
         cluster.submit("failjob", manifest(script, 2, backoffLimitPerIndex=3, podFailurePolicy=policy))
         record = cluster.end("failjob")
-        assert outcome(record) | {"failedIndexes": ""} == ended(failed=1, reason="PodFailurePolicy")
+        assert outcome(record) | {"failedIndexes": ""} == ended(failed=2, reason="PodFailurePolicy")
         assert "exit code 64 matching FailJob rule at index 0" in condition(record, "Failed")["message"]
 
     def test_fail_index_spares_the_others_and_is_never_retried(self, cluster, manifest):
@@ -186,8 +186,9 @@ class TestSuspend:
         cluster.submit("pause", manifest(script, backoffLimitPerIndex=0, **ON_VOLUME))
         cluster.said("pause", "up")
         cluster.backend.suspend("pause")
-        record = cluster.wait("pause", lambda r: r.suspended and r.job["status"]["terminating"] == 0)
-        assert record.job["status"]["active"] == 0
+        status = cluster.wait("pause", lambda r: condition(r, "Suspended")).job["status"]
+        record = cluster.wait("pause", lambda r: r.job["status"]["terminating"] == r.job["status"]["active"] == 0)
+        assert (record.suspended, status["active"], status["failed"]) == (True, 0, 0)
         assert "startTime" not in record.job["status"]
         assert condition(record, "Suspended")["reason"] == "JobSuspended"
         cluster.backend.resume("pause")
@@ -245,7 +246,7 @@ class TestCancelAndDelete:
         cluster.submit("twice", manifest("echo second"), revision=2)
         record = cluster.end("twice")
         assert (record.revision, outcome(record)["condition"]) == (2, "Complete")
-        assert cluster.log("twice") == ["up", "second"]
+        assert cluster.log("twice") == ["up"] * cluster.keeps_logs_of_removed_pods + ["second"]
 
 
 class TestGracePeriodAndDeadline:
@@ -258,7 +259,7 @@ class TestGracePeriodAndDeadline:
         before = time.monotonic()
         cluster.evict("deaf", 0)
         record = cluster.end("deaf")
-        assert 1.0 <= time.monotonic() - before < 4
+        assert 1.0 <= time.monotonic() - before < cluster.prompt_seconds
         assert outcome(record)["reason"] == "PodFailurePolicy"
 
     def test_a_pod_may_use_its_grace_period(self, cluster, manifest):
@@ -271,7 +272,7 @@ class TestGracePeriodAndDeadline:
     def test_a_job_that_is_active_too_long_fails(self, cluster, manifest):
         cluster.submit("late", manifest(SLEEP, backoffLimitPerIndex=3, activeDeadlineSeconds=1))
         record = cluster.end("late")
-        assert outcome(record) == ended(reason="DeadlineExceeded")
+        assert outcome(record) == ended(failed=1, reason="DeadlineExceeded")
 
 
 class TestEnvironment:
@@ -304,7 +305,7 @@ class TestEnvironment:
             "JOINED=a-$(LATER)-$(PLAIN)",
             f"POD={pod['metadata']['name']}",
             f"POD_UID={pod['metadata']['uid']}",
-            "NAMESPACE=default",
+            f"NAMESPACE={cluster.namespace}",
             f"IP={pod['status']['podIP']}",
             "TEAM=red",
             "NOTE=hello",
@@ -314,6 +315,7 @@ class TestEnvironment:
             "ab $(NOPE)",
         ]
 
+    @pytest.mark.local_only("a cluster gives every attempt a new address; the name of the Service is what stays")
     def test_peers_have_addresses_of_their_own_that_stay_over_attempts(self, cluster, manifest):
         env = [
             {"name": "LEADER", "value": "group-r1-0.group:29400"},
@@ -371,7 +373,7 @@ class TestVolumes:
     def test_a_config_map_is_files(self, cluster, manifest):
         config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"config.json": "{}\n"}}
         job = manifest(
-            "cat $CONFIG; stat -c %A $CONFIG",
+            "cat $CONFIG; stat -L -c %A $CONFIG",
             pod={"volumes": [{"name": "config", "configMap": {"name": "c", "defaultMode": 0o444}}]},
             container={
                 "volumeMounts": [{"name": "config", "mountPath": "/etc/config"}],
@@ -385,7 +387,7 @@ class TestVolumes:
 
 class TestLogsAndMessages:
     def test_logs_of_all_attempts_stay_after_the_end_oldest_first(self, cluster, manifest):
-        script = ATTEMPT + "echo problem >&2; test $n = 3"
+        script = ATTEMPT + "sleep 0.1; echo problem >&2; test $n = 3"
         cluster.submit("logs", manifest(script, backoffLimitPerIndex=2, **ON_VOLUME))
         cluster.end("logs")
         assert cluster.log("logs", 0) == [
@@ -413,9 +415,9 @@ class TestLogsAndMessages:
 
     def test_the_termination_message_is_what_the_container_wrote(self, cluster, manifest):
         env = [{"name": "JOBCTL_TERMINATION_LOG", "value": "/dev/termination-log"}]
-        script = 'printf "%5000s" x | tr " " y > $JOBCTL_TERMINATION_LOG; exit 7'
+        script = 'printf "%5000s" x | tr " " y > $JOBCTL_TERMINATION_LOG; exit 7'  # 4999 y and an x
         cluster.submit("message", manifest(script, backoffLimitPerIndex=0, container={"env": env}))
         record = cluster.end("message")
         terminated = record.pods[0]["status"]["containerStatuses"][0]["state"]["terminated"]
         assert (terminated["exitCode"], terminated["reason"]) == (7, "Error")
-        assert terminated["message"] == "y" * 4096
+        assert terminated["message"] == "y" * 4095 + "x"
