@@ -27,6 +27,8 @@ Dict = dict[str, Any]
 
 def _load_script() -> ModuleType:
     """scripts/cluster.py, which `make cluster` runs: the tests make their namespaces by the same functions."""
+    if "cluster_script" in sys.modules:
+        return sys.modules["cluster_script"]
     spec = importlib.util.spec_from_file_location("cluster_script", ROOT / "scripts" / "cluster.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -135,17 +137,25 @@ def wait_for(what: str, holds: Callable[[], Any], seconds: float = 60, picture: 
     return found
 
 
+def need_cluster() -> Cluster:
+    """The cluster of `make cluster`: kept where it runs and answers, otherwise made. Looked for once a run."""
+    if not hasattr(script, "absence"):
+        try:
+            script.up()
+            script.absence = None
+        except (script.ClusterError, JobctlError) as error:
+            script.absence = str(error)
+    if script.absence is None:
+        return Cluster()
+    if os.environ.get("JOBCTL_REQUIRE_CLUSTER") == "1":
+        pytest.fail(f"JOBCTL_REQUIRE_CLUSTER=1, and there is no cluster: {script.absence}", pytrace=False)
+    reason = script.absence.strip().splitlines()[-1]
+    pytest.skip(f"what needs a cluster (`make cluster` makes one): {reason}")
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Cluster:
-    """The cluster of `make cluster`: kept where it runs and answers, otherwise made."""
-    try:
-        script.up()
-    except (script.ClusterError, JobctlError) as error:
-        reason = str(error).strip().splitlines()[-1]
-        if os.environ.get("JOBCTL_REQUIRE_CLUSTER") == "1":
-            pytest.fail(f"JOBCTL_REQUIRE_CLUSTER=1, and there is no cluster: {error}", pytrace=False)
-        pytest.skip(f"what needs a cluster (`make cluster` makes one): {reason}")
-    return Cluster()
+    return need_cluster()
 
 
 @pytest.fixture(scope="session")
