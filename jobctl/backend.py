@@ -148,12 +148,17 @@ def choose(flag: str | None, environ: Mapping[str, str], service_account: Path =
 
 def current_context(environ: Mapping[str, str]) -> str | None:
     """The current-context as kubectl finds it: the first that a file of $KUBECONFIG, else ~/.kube/config, names."""
-    listed = [Path(part) for part in environ.get("KUBECONFIG", "").split(os.pathsep) if part]
-    for path in listed or [Path.home() / ".kube" / "config"]:
+    for path in kubeconfig_files(environ):
         context = _context_of(path)
         if context:
             return context
     return None
+
+
+def kubeconfig_files(environ: Mapping[str, str]) -> list[Path]:
+    """The files of $KUBECONFIG, else ~/.kube/config, as kubectl has them; whether they are there or not."""
+    listed = [Path(part) for part in environ.get("KUBECONFIG", "").split(os.pathsep) if part]
+    return listed or [Path.home() / ".kube" / "config"]
 
 
 def _context_of(path: Path) -> str | None:

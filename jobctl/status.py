@@ -145,7 +145,8 @@ class Facts:
 
     @property
     def ended(self) -> frozenset[int]:
-        return self.completed | self.failed
+        """Also those whose pod has succeeded, though the Job controller has not counted it yet."""
+        return self.completed | self.failed | {r.index for r in self.replicas if r.phase == "Succeeded"}
 
     @property
     def running(self) -> tuple[ReplicaView, ...]:
@@ -160,7 +161,7 @@ class Facts:
         """Indexes that ran before, have not ended, and have no running pod now."""
         back = {b.index for b in self.backoffs if b.index not in self.ended}
         again = {r.index for r in self.waiting if r.attempts > 1}
-        gone = {r.index for r in self.replicas if r.phase in ("Failed", "Succeeded") and r.index not in self.ended}
+        gone = {r.index for r in self.replicas if r.phase == "Failed" and r.index not in self.ended}
         return frozenset(back | again | gone)
 
     def saying(self, index: int, sentence: str) -> str:
@@ -218,7 +219,8 @@ def _recovering(facts: Facts) -> str:
     wait = next((b for b in facts.backoffs if b.index == index), None)
     others = f"; {len(facts.running)} of {facts.completions} run" if facts.completions > 1 else ""
     if wait is None:
-        return f"index {index} starts again{why}{others}"
+        waits = next((f": {r.message}" for r in facts.waiting if r.index == index and r.message), "")
+        return f"index {index} starts again{waits}{why}{others}"
     scaled = (
         ""
         if wait.scale is None

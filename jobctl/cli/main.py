@@ -114,7 +114,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command. Returns the exit status; prints one sentence, and a traceback only with --debug."""
     session = Session()
     try:
-        return cli.main(args=arguments, prog_name="jobctl", standalone_mode=False, obj=session) or 0
+        status = cli.main(args=arguments, prog_name="jobctl", standalone_mode=False, obj=session) or 0
+        session.close()
+        return status
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return error.exit_code
@@ -134,13 +136,8 @@ def main(arguments: list[str] | None = None) -> int:
     except click.Abort:
         return 130
     finally:
-        _close(session)
-
-
-def _close(session: Session) -> None:
-    """What a command needed only for itself is removed; where that fails, its own deadline removes it."""
-    with contextlib.suppress(JobctlError):
-        session.close()
+        with contextlib.suppress(JobctlError):  # an error before this one is the one to tell
+            session.close()
 
 
 def _what_failed(error: OSError) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import time
 from collections.abc import Iterator, Mapping
@@ -11,9 +12,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+from jobctl.backend import kubeconfig_files
 from jobctl.cluster.place import IN_CLUSTER
 from jobctl.cluster.refusals import GoneError, Place, error_of, unreachable
-from jobctl.errors import JobctlError, UsageError
+from jobctl.errors import UsageError
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -110,13 +112,13 @@ class Api:
         what: str,
         body: Object | None = None,
         query: Mapping[str, str] | None = None,
-        read_seconds: float = READ_SECONDS,
+        read_seconds: float | None = None,
     ) -> Iterator[Any]:
         """A response (urllib3's) that is read as it comes. Raises where it isn't 2xx, or the server doesn't answer."""
         import urllib3
 
         try:
-            response = self._ask(method, path, what, body, query or {}, read_seconds)
+            response = self._ask(method, path, what, body, query or {}, read_seconds or READ_SECONDS)
             with closing(response):
                 yield response
         except (urllib3.exceptions.HTTPError, OSError) as error:
@@ -156,11 +158,6 @@ class Api:
         self.client.update_params_for_auth(headers, [], ["BearerToken"], "", method, None)
         return headers
 
-    def refused(self, status: int, body: bytes | str | None, what: str) -> JobctlError:
-        """The error of an answer that came another way than through `open`."""
-        text = body.decode("utf-8", "replace") if isinstance(body, bytes) else body or ""
-        return error_of(status, text, self.place, what)
-
     def _json(
         self, method: str, path: str, what: str, body: Object | None = None, query: Mapping[str, str] | None = None
     ) -> Object:
@@ -189,7 +186,8 @@ def connect(place: Place) -> Api:
         if place.context == IN_CLUSTER:
             load_incluster_config(client_configuration=configuration)
         else:
-            load_kube_config(context=place.context, client_configuration=configuration)
+            files = os.pathsep.join(str(path) for path in kubeconfig_files(os.environ))
+            load_kube_config(config_file=files, context=place.context, client_configuration=configuration)
     except ConfigException as error:
         raise UsageError(
             f"The kubeconfig can't be used: {' '.join(str(error).split()).rstrip('.')}. "
@@ -225,7 +223,8 @@ def _why(error: Exception) -> str:
     """The innermost reason in plain words."""
     import urllib3
 
-    if isinstance(error, urllib3.exceptions.ConnectTimeoutError | urllib3.exceptions.ReadTimeoutError | TimeoutError):
+    refused = isinstance(error, urllib3.exceptions.NewConnectionError)  # which urllib3 also calls a timeout
+    if isinstance(error, urllib3.exceptions.TimeoutError | TimeoutError) and not refused:
         return "no answer in time"
     cause = getattr(error, "reason", None) or error
     text = str(cause).rpartition(": ")[2] or str(cause)

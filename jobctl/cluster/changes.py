@@ -9,6 +9,7 @@ from jobctl.cluster.api import Api
 from jobctl.cluster.refusals import GoneError
 from jobctl.errors import JobctlError, UnreachableError
 
+WATCHED = ("jobs", "pods")
 WATCH_SECONDS = 240  # the API server ends a watch then; the next goes on where it stopped
 AGAIN_SECONDS = 1.0  # before a watch that failed is tried again
 SETTLE_SECONDS = 0.2  # changes come in bursts: one look for all of them
@@ -21,9 +22,7 @@ class Changes:
         self._api, self._selector = api, selector
         self._changed = threading.Event()
         self._error: JobctlError | None = None
-        self._threads = [
-            threading.Thread(target=self._watch, args=(plural,), daemon=True) for plural in ("jobs", "pods")
-        ]
+        self._threads = [threading.Thread(target=self._watch, args=(plural,), daemon=True) for plural in WATCHED]
         for thread in self._threads:
             thread.start()
 

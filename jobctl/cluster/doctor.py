@@ -13,11 +13,12 @@ from jobctl.cluster import rights
 from jobctl.cluster.api import Api
 from jobctl.cluster.refusals import ForbiddenError
 from jobctl.errors import JobctlError, NotFoundError
+from jobctl.helm import OLDEST_KUBERNETES
 
 Object = dict[str, Any]
 Level = Literal["ok", "warn", "fail"]
 
-OLDEST = (1, 34)
+OLDEST = tuple(int(part) for part in OLDEST_KUBERNETES.split("."))[:2]
 CLUSTER_ROLE = "the optional ClusterRole in docs/rbac.md shows it"
 
 
@@ -58,14 +59,15 @@ def _version(version: Object, server: str) -> Finding:
 
 def _rights(api: Api) -> Iterator[Finding]:
     """Every right of the documented Role, asked for one by one: a review of rules may be incomplete."""
+    needed = rights.needed()
     with ThreadPoolExecutor(8) as workers:
-        allowed = list(workers.map(lambda right: _may(api, right), rights.NEEDED))
-    missing = [right for right, is_allowed in zip(rights.NEEDED, allowed, strict=True) if not is_allowed]
+        allowed = list(workers.map(lambda right: _may(api, right), needed))
+    missing = [right for right, is_allowed in zip(needed, allowed, strict=True) if not is_allowed]
     if missing:
         said = f"you may not {', '.join(str(right) for right in missing)} in namespace {api.place.namespace}"
         yield Finding("rights", "fail", said, "have the Role in docs/rbac.md bound to you")
     else:
-        yield Finding("rights", "ok", f"all {len(rights.NEEDED)} that jobctl needs in namespace {api.place.namespace}")
+        yield Finding("rights", "ok", f"all {len(needed)} that jobctl needs in namespace {api.place.namespace}")
 
 
 def _may(api: Api, right: rights.Right) -> bool:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from jobctl.backend import SERVICE_ACCOUNT, current_context
+from jobctl.backend import SERVICE_ACCOUNT, current_context, kubeconfig_files
 from jobctl.cluster.refusals import Place
 from jobctl.errors import UsageError, nearest
 
@@ -47,8 +46,7 @@ def _merged(environ: Mapping[str, str]) -> tuple[dict[str, dict[str, Any]], dict
 
     contexts: dict[str, dict[str, Any]] = {}
     clusters: dict[str, dict[str, Any]] = {}
-    listed = [Path(part) for part in environ.get("KUBECONFIG", "").split(os.pathsep) if part]
-    for path in listed or [Path.home() / ".kube" / "config"]:
+    for path in kubeconfig_files(environ):
         try:
             config = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
         except (FileNotFoundError, NotADirectoryError):

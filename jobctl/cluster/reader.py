@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 
 from jobctl.cluster import records
 from jobctl.cluster.api import Api
-from jobctl.cluster.refusals import unreachable
+from jobctl.cluster.refusals import ROLE, ForbiddenError, error_of, message_of, refusal_in, unreachable
 from jobctl.errors import JobctlError, NotFoundError, RefusedError
 from jobctl.volume import Published, Result
 
@@ -25,6 +25,7 @@ SCHEMA = "jobctl.read/v1"
 LIFE_SECONDS = 600
 START_SECONDS = 60.0
 POLL_SECONDS = 0.25
+SILENCE_SECONDS = 30.0  # of an answer that has begun
 COMMAND = ("python", "-m", "workers", "read")
 NO_RUN = 64  # the exit code of `workers read` where there is no such run or file
 STDOUT, STDERR, OUTCOME = 1, 2, 3  # channels of the exec protocol
@@ -138,11 +139,11 @@ class PodReader:
                 self.api.client.configuration, get_websocket_url(url), self.api.headers("CONNECT")
             )
         except websocket.WebSocketBadStatusException as error:
-            raise self.api.refused(error.status_code, error.resp_body, "create pods/exec") from error
+            raise self._refused(error.status_code, error.resp_body) from error
         except (websocket.WebSocketException, ApiException, OSError) as error:
             raise unreachable(self.api.place, str(error)) from error
         try:
-            socket.settimeout(self.SILENCE_SECONDS)
+            socket.settimeout(SILENCE_SECONDS)
             while True:
                 code, frame = socket.recv_data_frame(True)
                 if code == websocket.ABNF.OPCODE_CLOSE:
@@ -154,7 +155,12 @@ class PodReader:
         finally:
             socket.close(timeout=1)
 
-    SILENCE_SECONDS = 30.0
+    def _refused(self, status: int, body: bytes | str | None) -> JobctlError:
+        said = body.decode("utf-8", "replace") if isinstance(body, bytes) else body or ""
+        namespace = self.api.place.namespace
+        if status == 403 and refusal_in(message_of(said), self.api.place) is None:  # it does not always name the right
+            return ForbiddenError(f"You may not create pods/exec in namespace {namespace}: {ROLE}.")
+        return error_of(status, said, self.api.place, f"read the claim {self.claim}")
 
     def _running_pod(self) -> str:
         """The reader pod's name; made and awaited the first time."""

@@ -1,9 +1,17 @@
-"""What jobctl and Helm ask of the API server: the Role that docs/rbac.md prints, and that jobctl-platform can make."""
+"""What jobctl and Helm ask of the API server: the rules in charts/jobctl-platform/rbac.yaml, which its Role is made of.
+
+`python -m jobctl.cluster.rights` prints docs/rbac.md.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
+
+from jobctl.chart import chart_directory, read_yaml
+
+Rule = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -14,54 +22,81 @@ class Right:
     subresource: str = ""
 
     def __str__(self) -> str:
-        name = self.resource + (f"/{self.subresource}" if self.subresource else "")
-        return f"{self.verb} {name}" + (f".{self.group}" if self.group else "")
+        name = self.resource + (f".{self.group}" if self.group else "")
+        return f"{self.verb} {name}" + (f"/{self.subresource}" if self.subresource else "")
 
 
-# (API group, resources, verbs, what for). One line is one rule of the Role.
-ROLE: tuple[tuple[str, tuple[str, ...], tuple[str, ...], str], ...] = (
-    ("batch", ("jobs",), ("get", "list", "watch", "create", "patch", "delete"), "the jobs; suspending is a patch"),
-    (
+@cache
+def rules(kind: str = "role") -> tuple[Rule, ...]:
+    """Rules as RBAC has them, and `why`: those of the `role`, or of the optional `clusterRole`."""
+    return tuple(read_yaml(chart_directory("jobctl-platform") / "rbac.yaml")[kind])
+
+
+def needed() -> tuple[Right, ...]:
+    """The rights of the Role, one by one."""
+    return tuple(
+        Right(verb, group, *resource.split("/"))
+        for rule in rules()
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    )
+
+
+def document() -> str:
+    """docs/rbac.md."""
+    return "\n".join(_lines())
+
+
+def _lines() -> list[str]:
+    return [
+        "# What jobctl may do in a namespace",
         "",
-        ("pods",),
-        ("get", "list", "watch", "create", "delete"),
-        "replicas; the short-lived pod that reads the volume",
-    ),
-    ("", ("pods/log",), ("get",), "logs"),
-    ("", ("pods/exec",), ("create", "get"), "the questions to the reader pod"),
-    ("", ("pods/proxy",), ("get",), "the progress of running replicas, from their metrics"),
-    ("", ("events",), ("list",), "what a pod waits for"),
-    ("", ("persistentvolumeclaims",), ("get",), "whether the volume fits the replicas"),
-    (
+        "<!-- `python -m jobctl.cluster.rights > docs/rbac.md` wrote this. -->",
         "",
-        ("configmaps", "services", "serviceaccounts"),
-        ("get", "list", "create", "patch", "delete"),
-        "parts of a release",
-    ),
-    ("", ("secrets",), ("get", "list", "create", "update", "delete"), "where Helm keeps its releases"),
-)
-# The optional ClusterRole: without it `doctor` says "not visible".
-CLUSTER_ROLE: tuple[tuple[str, tuple[str, ...], tuple[str, ...], str], ...] = (
-    ("", ("nodes",), ("list",), "the nodes of each profile, and whether they have the image"),
-    ("", ("namespaces",), ("get",), "the namespace's Pod Security level"),
-)
+        "Whoever runs jobctl against a cluster needs this Role in the namespace of the jobs, and nothing else. Jobs",
+        "themselves have no rights at all: their pods get no token.",
+        "",
+        "```",
+        "helm upgrade --install platform jobctl-platform -n NAMESPACE --reuse-values \\",
+        "  --set rbac.create=true --set 'rbac.subjects[0].kind=ServiceAccount' \\",
+        "  --set 'rbac.subjects[0].name=NAME' --set 'rbac.subjects[0].namespace=NAMESPACE'",
+        "```",
+        "",
+        "makes and binds it (an administrator does that); or apply it yourself:",
+        "",
+        "```yaml",
+        *_role("Role", "jobctl", rules()),
+        "```",
+        "",
+        "`jobctl doctor` says which of these rights are missing. A command that is refused ends with exit status 5 and",
+        "names the verb and the resource. Two rights are far-reaching and can't be had narrower: `pods/exec` runs a",
+        "command in any pod of the namespace, and `secrets` are where Helm keeps its releases, beside all others of",
+        "the namespace. So give jobs a namespace of their own.",
+        "",
+        "## Optional: nodes and namespace labels",
+        "",
+        "Without this ClusterRole `doctor` says of nodes and of the Pod Security level that they are not visible; all",
+        "else works. `--set rbac.clusterRole=true` makes and binds it.",
+        "",
+        "```yaml",
+        *_role("ClusterRole", "jobctl-NAMESPACE", rules("clusterRole")),
+        "```",
+        "",
+    ]
 
-NEEDED: tuple[Right, ...] = tuple(
-    Right(verb, group, *resource.split("/"))
-    for group, resources, verbs, _ in ROLE
-    for resource in resources
-    for verb in verbs
-)
+
+def _role(kind: str, name: str, of: tuple[Rule, ...]) -> list[str]:
+    lines = ["apiVersion: rbac.authorization.k8s.io/v1", f"kind: {kind}", "metadata:", f"  name: {name}", "rules:"]
+    for rule in of:
+        lines += [
+            f"  # {rule['why']}",
+            f"  - apiGroups: [{', '.join(group or chr(34) * 2 for group in rule['apiGroups'])}]",
+            f"    resources: [{', '.join(rule['resources'])}]",
+            f"    verbs: [{', '.join(rule['verbs'])}]",
+        ]
+    return lines
 
 
-def role(name: str, rules: tuple[tuple[str, tuple[str, ...], tuple[str, ...], str], ...] = ROLE) -> dict[str, Any]:
-    """The Role of that name, or with CLUSTER_ROLE the ClusterRole."""
-    return {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "ClusterRole" if rules is CLUSTER_ROLE else "Role",
-        "metadata": {"name": name},
-        "rules": [
-            {"apiGroups": [group], "resources": list(resources), "verbs": list(verbs)}
-            for group, resources, verbs, _ in rules
-        ],
-    }
+if __name__ == "__main__":
+    print(document(), end="")
