@@ -1,0 +1,268 @@
+"""Groups through real `python -m workers train` processes, one a replica, each on an address of its own.
+
+Equal to a single replica, and bit-equal to themselves whoever is killed or told to stop.
+"""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from workers import __version__, checkpoint, results, train
+from workers.config import Config
+from workers.runtime import Runtime
+
+STEPS = 40  # an epoch of the small dataset has 11 steps
+BATCH = 64
+UNIT = 2.0**-24  # a float32 sum is rounded by at most this, relatively
+SETTINGS = {"steps": STEPS, "batch": BATCH, "validateEverySteps": 20, "checkpointEverySteps": 10, "dropout": 0.2}
+
+
+class Group:
+    """The replicas of one training, sharing a volume. Their pods come back only when a test says so."""
+
+    def __init__(self, volume: Path, run: str = "fit", replicas: int = 2, **keys: Any) -> None:
+        self.volume, self.replicas, self.run_dir = volume, replicas, volume / "runs" / run
+        self.config = volume / f"{run}.json"
+        settings = SETTINGS | keys.pop("settings", {})
+        self.env = {key: keys.pop(key) for key in list(keys) if key.isupper()}
+        values = {"version": __version__, "run": run, "kind": "train", "task": "predictor", "specHash": "a" * 16}
+        values |= {"data": "datasets/tiny", "replicas": replicas, "settings": settings}
+        self.config.write_text(json.dumps(values | keys))
+        self.slow = volume / f"{run}.slow"
+        self.network = f"127.{random.randint(1, 250)}.{random.randint(0, 255)}"
+        self.pods: dict[int, subprocess.Popen[bytes]] = {}
+        self.attempts: dict[int, int] = {}
+
+    def slowly(self, on: bool = True) -> "Group":
+        """From now on each step takes 0.3 s, or no longer than it does."""
+        self.slow.touch() if on else self.slow.unlink()
+        return self
+
+    def start(self, *indexes: int) -> "Group":
+        """Start a pod for each of these indexes (all, if none is named)."""
+        for index in indexes or range(self.replicas):
+            self.attempts[index] = attempt = self.attempts.get(index, 0) + 1
+            environment = os.environ | {
+                "JOBCTL_VOLUME": str(self.volume),
+                "JOBCTL_TMP": str(self.volume / "tmp"),
+                "JOBCTL_TERMINATION_LOG": str(self.volume / f"termination.{index}"),
+                "JOBCTL_POD_UID": f"{index}-{attempt}",
+                "JOBCTL_JOB_UID": "job",
+                "JOB_COMPLETION_INDEX": str(index),
+                "JOBCTL_POD_IP": f"{self.network}.{index + 1}",
+                "JOBCTL_STORE": f"{self.network}.1:29400",
+                "JOBCTL_LEASE_SECONDS": "1.5",
+                "PYTHONPATH": str(self.volume),
+                "TEST_SLOW": str(self.slow),
+                **self.env,
+            }
+            with self.log_path(index).open("ab") as log:
+                command = [sys.executable, "-m", "workers", "train", "--config", str(self.config)]
+                self.pods[index] = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        return self
+
+    def wait(self, *indexes: int, seconds: float = 90) -> dict[int, int]:
+        """Exit codes by index."""
+        return {index: self.pods[index].wait(seconds) for index in indexes or self.pods}
+
+    def until_step(self, step: int, seconds: float = 60) -> None:
+        """Until index 0's loop has said that it did this step."""
+        self.until(lambda: any(int(found) >= step for found in re.findall(r"slow: step (\d+)", self.log(0))), seconds)
+
+    def until_saved(self, step: int) -> None:
+        self.until(lambda: checkpoint.publications(self.run_dir)[0].step >= step)
+
+    def until(self, condition: Callable[[], Any], seconds: float = 60) -> None:
+        latest = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < latest, "it did not happen in time"
+            time.sleep(0.02)
+
+    def log_path(self, index: int) -> Path:
+        return self.volume / f"{self.run_dir.name}.{index}.log"
+
+    def log(self, index: int) -> str:
+        return self.log_path(index).read_text()
+
+    def message(self, index: int) -> dict[str, Any]:
+        return json.loads((self.volume / f"termination.{index}").read_text())
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        return weights_of(self.run_dir)
+
+    def last_step(self, index: int) -> int:
+        return max(int(step) for step in re.findall(r"slow: step (\d+)", self.log(index)))
+
+    def resumptions(self, index: int) -> list[int]:
+        """The steps from which this index's loops went on."""
+        return [int(step) for step in re.findall(r"resuming from step-(\d+)", self.log(index))]
+
+    def end(self) -> None:
+        for pod in self.pods.values():
+            if pod.poll() is None:
+                pod.kill()
+                pod.wait()
+
+
+# Slows a loop down while a file is there, so that a signal can hit it, and says so.
+SLOW = """
+import os, sys, time
+
+def slow(runtime):
+    real = runtime.Runtime.progress
+    def progress(self, **summary):
+        real(self, **summary)
+        if "step" in summary and os.path.exists(os.environ["TEST_SLOW"]):
+            print("slow: step", summary["step"], flush=True)
+            time.sleep(0.3)
+    runtime.Runtime.progress = progress
+
+if "workers.loop" in " ".join(sys.orig_argv):
+    import workers.runtime
+    slow(workers.runtime)
+"""
+
+
+def single(group: Group) -> dict[str, torch.Tensor]:
+    """The weights that one replica ends with, trained in this process under the run's name `single`."""
+    config = json.loads(group.config.read_text()) | {"run": "single", "replicas": 1}
+    train.run(Config.model_validate(config), Runtime(volume=group.volume, tmp=group.volume, metrics_port=0))
+    return weights_of(group.volume / "runs" / "single")
+
+
+def weights_of(run_dir: Path) -> dict[str, torch.Tensor]:
+    """All tensors after the last step, AdamW's own included."""
+    found = checkpoint.newest(run_dir)
+    assert found is not None and found.step == STEPS
+    return {f"{file}.{name}": tensor for file, some in found.tensors.items() for name, tensor in some.items()}
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def samples(log: str) -> dict[int, set[str]]:
+    """What a process used in each step: sample:checksum of its data."""
+    return {int(step): set(told.split()) for step, told in re.findall(r"samples of step (\d+) epoch \d+: (.*)", log)}
+
+
+@pytest.fixture(scope="module")
+def volume(announced_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    volume = tmp_path_factory.mktemp("groups")
+    (volume / "datasets").mkdir()
+    (volume / "datasets" / "tiny").symlink_to(announced_dataset)
+    (volume / "sitecustomize.py").write_text(SLOW)
+    return volume
+
+
+@pytest.fixture(scope="module")
+def group(volume: Path) -> Iterator[Callable[..., Group]]:
+    groups: list[Group] = []
+
+    def make(run: str, **keys: Any) -> Group:
+        groups.append(Group(volume, run, **keys))
+        return groups[-1]
+
+    yield make
+    for made in groups:
+        made.end()
+        for index in made.pods:
+            print(f"--- {made.run_dir.name} {index}\n{made.log(index)}")
+
+
+@pytest.fixture(scope="module")
+def four(group: Callable[..., Group]) -> Group:
+    """Four replicas that nothing disturbed, with dropout off. One step in eleven has fewer samples."""
+    made = group("four", replicas=4, settings={"dropout": 0.0}, JOBCTL_LOG_SAMPLES="1").start()
+    assert made.wait() == dict.fromkeys(range(4), 0)
+    return made
+
+
+@pytest.fixture(scope="module")
+def pair(group: Callable[..., Group]) -> Group:
+    """Two replicas that nothing disturbed, with dropout."""
+    made = group("pair").start()
+    assert made.wait() == {0: 0, 1: 0}
+    return made
+
+
+def test_four_replicas_end_with_the_weights_of_one_up_to_the_order_of_sums(four, capfd, monkeypatch):
+    """docs/groups.md derives the tolerance; the samples and their augmentation are the same to the bit."""
+    monkeypatch.setenv("JOBCTL_LOG_SAMPLES", "1")
+    alone = single(four)
+    used = [samples(four.log(index)) for index in range(4)]
+    for step, whole in samples(capfd.readouterr().out).items():
+        shares = [process[step] for process in used]
+        assert set.union(*shares) == whole and sum(map(len, shares)) == len(whole)
+
+    rates = sum(train.learning_rate(step, STEPS, 1e-3, 0.05) for step in range(STEPS))
+    largest = max(float(tensor.abs().max()) for name, tensor in alone.items() if name.startswith("model.layers"))
+    tolerance = UNIT * (BATCH**1.5 * rates + STEPS * largest)
+    together = four.weights()
+    differences = [(together[name] - alone[name]).abs().flatten() for name in alone if name.startswith("model.")]
+    found = torch.cat(differences).double()
+    print(f"largest difference {found.max():.1e}, of 999 in 1000 {found.quantile(0.999):.1e}, allowed {tolerance:.1e}")
+    assert found.quantile(0.999) <= tolerance
+    assert found.max() <= 2 * rates
+
+
+def test_a_group_publishes_as_one(four):
+    """One checkpoint directory, one result, one metrics file: rank 0's."""
+    assert {path.name for path in (four.run_dir / "results").iterdir()} == {"0.000001"}
+    assert {path.name for path in (four.run_dir / "metrics").iterdir()} == {"0.000001.jsonl"}
+    assert {path.name[-7:] for path in (four.run_dir / "checkpoints").iterdir()} == {".000001"}
+    assert [path.name for path in (four.run_dir / "lease").iterdir()] == ["0"]
+    result = results.read_result(four.run_dir, 0)
+    assert (result["exitCode"], result["figures"]["steps"]) == (0, STEPS)
+
+
+def test_a_replica_that_is_killed_costs_the_others_no_step_and_the_weights_no_bit(four, group):
+    killed = group("killed", replicas=4, settings={"dropout": 0.0}).slowly().start()
+    killed.until_step(3)
+    pids = {index: killed.pods[index].pid for index in (0, 1, 3)}
+    killed.pods[2].kill()
+    killed.until(lambda: killed.resumptions(0))
+    done = killed.last_step(0)
+    killed.slowly(False).start(2)
+    assert killed.wait() == dict.fromkeys(range(4), 0)
+    assert {index: killed.pods[index].pid for index in (0, 1, 3)} == pids
+    assert "replica 2 is lost: its connection closed: the loops start again" in killed.log(1)
+    assert killed.resumptions(0) == [done]
+    assert equal(killed.weights(), four.weights())
+
+
+def test_told_or_killed_in_turn_a_group_ends_with_the_weights_of_an_undisturbed_one(pair, group):
+    """SIGTERM of one replica: no step is lost. Then index 0 is killed, then all: at most the last interval is lost."""
+    disturbed = group("disturbed").slowly().start()
+    disturbed.until_step(2)
+    disturbed.pods[1].send_signal(signal.SIGTERM)
+    assert disturbed.wait(1) == {1: 75}
+    assert re.search(r"told to stop: saved after step \d+ of 40", disturbed.message(1)["reason"])
+    assert disturbed.pods[0].poll() is None
+    told_at = disturbed.last_step(0)
+    disturbed.start(1)
+    disturbed.until(lambda: disturbed.resumptions(0))
+    assert disturbed.resumptions(0) == [told_at]
+
+    disturbed.until_saved(10)
+    disturbed.pods[0].kill()
+    disturbed.until(lambda: "replica 0 is lost: the loops start again" in disturbed.log(1))
+    disturbed.start(0)
+    disturbed.until_saved(20)
+    for pod in disturbed.pods.values():
+        pod.kill()
+    disturbed.wait()
+    assert disturbed.slowly(False).start().wait() == {0: 0, 1: 0}
+    assert disturbed.resumptions(0) == [told_at, 10, 20]
+    assert equal(disturbed.weights(), pair.weights())
