@@ -180,16 +180,3 @@ def _context_of(path: Path) -> str | None:
         raise UsageError(f"The kubeconfig {path} is not YAML: repair it, or say --backend local.") from error
     context = config.get("current-context") if isinstance(config, dict) else None
     return str(context) if context else None
-
-
-def open_backend(
-    name: str, environ: Mapping[str, str] = os.environ, context: str | None = None, namespace: str | None = None
-) -> Backend:
-    """The backend of that name, imported only now. Raises UsageError where the kubeconfig can't be used."""
-    if name == "local":
-        from jobctl.local.backend import LocalBackend
-
-        return LocalBackend(home_directory(environ))
-    from jobctl.cluster.backend import KubernetesBackend
-
-    return KubernetesBackend(context, namespace)

@@ -48,7 +48,8 @@ def _from(words: tuple[str, ...]) -> Callable[[click.Context, click.Parameter, s
 def _job_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     import os
 
-    from jobctl.backend import choose, open_backend
+    from jobctl.backend import choose
+    from jobctl.cli.backends import open_backend
     from jobctl.errors import JobctlError
 
     try:

@@ -43,7 +43,7 @@ class Session:
     @cached_property
     def backend(self) -> Backend:
         """Raises UnreachableError where there is none of that name, UsageError where the name is unknown."""
-        from jobctl.backend import open_backend
+        from jobctl.cli.backends import open_backend
 
         backend = open_backend(self.backend_name, context=self.context_flag, namespace=self.namespace_flag)
         self.say_where()

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from jobctl.backend import choose, current_context, home_directory, open_backend
+from jobctl.backend import choose, current_context, home_directory
+from jobctl.cli.backends import open_backend
 from jobctl.errors import UsageError
 
 NOWHERE = Path("/nonexistent/token")
