@@ -113,8 +113,11 @@ class Backend(Protocol):
     def metrics(self, record: Record) -> list[list[dict[str, Any]]]:
         """The last metrics lines of each index ({time, step, ...}), oldest first, as far as they can be had at once."""
 
-    def reader(self, claim: str, record: Record | None) -> VolumeReader:
-        """How runs on that claim are read; `record` is the job's, or None where it has been deleted."""
+    def reader(self, claim: str, record: Record | None, image: str | None = None) -> VolumeReader:
+        """How runs on that claim are read; `record` is the job's, or None where it has been deleted.
+
+        A cluster reads with a pod of the job's image; where that is not known, of `image`.
+        """
 
     def wait_for_change(self, name: str, seconds: float) -> None:
         """Return when something about that job may have changed, at the latest after so many seconds."""

@@ -65,11 +65,14 @@ def template(
 
 
 class HelmError(JobctlError):
-    """Helm failed for another reason than the values; `said` is its own message, on one line."""
+    """Helm failed for another reason than the values.
 
-    def __init__(self, said: str) -> None:
+    `said` is its own message, on one line; `log` all that it wrote, as it gives reasons in its log, too.
+    """
+
+    def __init__(self, said: str, log: str = "") -> None:
         super().__init__(_sentence(f"Helm failed: {said}"))
-        self.said = said
+        self.said, self.log = said, log or said
 
 
 def run(arguments: list[str], stdin: str = "", timeout_seconds: float = TIMEOUT_SECONDS) -> str:
@@ -118,7 +121,7 @@ def error_of(stderr: str) -> JobctlError:
     ]
     if complaints:
         return UsageError(_sentence("; ".join(complaints)))
-    return HelmError(" ".join(said.strip().removeprefix("Error: ").split()))
+    return HelmError(" ".join(said.strip().removeprefix("Error: ").split()), stderr)
 
 
 def _sentence(text: str) -> str:

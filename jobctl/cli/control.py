@@ -6,7 +6,7 @@ import click
 
 from jobctl.cli.options import name_argument
 from jobctl.cli.session import Session
-from jobctl.errors import RefusedError
+from jobctl.errors import NotFoundError, RefusedError
 from jobctl.status import JobView
 
 
@@ -85,8 +85,12 @@ def retry_command(session: Session, name: str, wait: bool) -> int:
 @click.pass_obj
 def delete_command(session: Session, name: str) -> None:
     """Stop a job and forget it. What it wrote on its volume stays."""
-    record = session.backend.record(name)
-    run = session.run(record)
+    try:
+        run = session.run(session.backend.record(name))
+    except NotFoundError:  # the rest of one may still be there: delete says whether
+        session.backend.delete(name)
+        session.say(f"What was left of {name} is deleted.")
+        return
     # A cluster's volume is not looked at for the sake of a sentence.
     kept = run.exists() if session.is_local else True
     session.backend.delete(name)

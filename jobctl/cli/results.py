@@ -28,14 +28,19 @@ FIGURES_BESIDE_TABLES = 10  # the tables say the rest with more words
     help="Fetch results, plots and weights there.",
 )
 @click.option("--claim", default="shared", show_default=True, help="The volume of a run whose job has been deleted.")
+@click.option(
+    "--image", metavar="IMAGE", help="The image to read it with on a cluster, where its job has been deleted."
+)
 @output_option
 @click.pass_obj
-def results_command(session: Session, name: str, target: Path | None, claim: str, output: str) -> None:
+def results_command(
+    session: Session, name: str, target: Path | None, claim: str, image: str | None, output: str
+) -> None:
     """Show a run's result; with --to, fetch its report, plots and weights, each checked against its checksum.
 
     Results outlive the job: they can be read after `delete`.
     """
-    run, result = _find(session, name, claim)
+    run, result = _find(session, name, claim, image)
     document: dict[str, Any] = {
         "backend": session.where_document,
         "name": name,
@@ -46,13 +51,13 @@ def results_command(session: Session, name: str, target: Path | None, claim: str
     emit(document, output, _table)
 
 
-def _find(session: Session, name: str, claim: str) -> tuple[Run, Result]:
+def _find(session: Session, name: str, claim: str, image: str | None) -> tuple[Run, Result]:
     """The best result of a run. Raises NotFoundError where there is no run, or it has no result yet."""
     try:
         record, job = session.view(name)
         run, state = session.run(record), f"its job is {job.state}"
     except NotFoundError:
-        run, state = Run(session.backend.reader(claim, None), name), "its job was deleted"
+        run, state = Run(session.backend.reader(claim, None, image), name), "its job was deleted"
         if not run.exists():
             raise
     results = run.results()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -227,5 +228,5 @@ def _why(error: Exception) -> str:
     if isinstance(error, urllib3.exceptions.TimeoutError | TimeoutError) and not refused:
         return "no answer in time"
     cause = getattr(error, "reason", None) or error
-    text = str(cause).rpartition(": ")[2] or str(cause)
+    text = re.sub(r"^\[Errno -?\d+\] ", "", str(cause).rpartition(": ")[2] or str(cause))
     return text.rstrip(".") or type(error).__name__

@@ -116,10 +116,10 @@ class KubernetesBackend:
             raise NotFoundError(f"Job {name} has no replica {index}, only 0 to {completions - 1}.")
         return logs.stream(self.api, lambda: self._look(name), index, follow, lambda pods: self._older(name, pods))
 
-    def reader(self, claim: str, record: Record | None) -> PodReader:
-        """A pod with the job's own image; the chart's default one where the job is gone."""
+    def reader(self, claim: str, record: Record | None, image: str | None = None) -> PodReader:
+        """A pod with the job's own image; where the job is gone, with this one or the chart's default."""
         if claim not in self._readers:
-            image = records.image_of(record.job) if record else f"jobctl-worker:{__version__}"
+            image = records.image_of(record.job) if record else image or f"jobctl-worker:{__version__}"
             pod_spec = records.pod_spec_of(record.job) if record else None
             self._readers[claim] = PodReader(self.api, claim, image, pod_spec)
         return self._readers[claim]
@@ -187,11 +187,17 @@ class KubernetesBackend:
         )
 
     def _first_install(self, name: str) -> bool:
-        """Whether Helm has no release of this name. Raises RefusedError where another chart's has it."""
-        if not self.api.find("secrets", labelSelector=f"owner=helm,name={name}"):
+        """Whether Helm has no release of this name, or only the rest of one. RefusedError: another chart has it."""
+        secrets = self.api.find("secrets", labelSelector=f"owner=helm,name={name}")
+        if not secrets:
             return True
         self._is_ours(name)
-        return False
+        repair = release.repair(secrets, time.time())
+        for secret in repair.forget:
+            self.api.delete("secrets", secret)
+        if repair.uninstall:
+            self.helm.uninstall(name)
+        return repair.uninstall
 
     def _is_ours(self, name: str) -> bool:
         """Whether there is a release of this name. Raises RefusedError where it is another chart's."""

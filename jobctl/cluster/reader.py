@@ -185,7 +185,7 @@ class PodReader:
             if phase in ("Failed", "Succeeded") or hopeless or time.monotonic() > deadline:
                 raise RefusedError(
                     f"The pod that reads the claim {self.claim} does not start in namespace "
-                    f"{self.api.place.namespace}: {why or phase}."
+                    f"{self.api.place.namespace}: {why or phase}. (--image names another image for it.)"
                 )
             time.sleep(POLL_SECONDS)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from jobctl import helm
@@ -17,12 +18,21 @@ from jobctl.errors import JobctlError, NotFoundError, RefusedError
 Object = dict[str, Any]
 
 HELM_SECONDS = 30
+ABANDONED_SECONDS = 120  # for a revision that is still pending
 CHART = "jobctl"
 _UNREACHABLE = (
     "cluster unreachable", "connection refused", "i/o timeout", "no such host", "TLS handshake timeout", "EOF",
     "context deadline exceeded", "no route to host",
 )  # fmt: skip
 _BUSY = "another operation (install/upgrade/rollback) is in progress"
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What has to be done before Helm can upgrade: revisions to forget, or the release to uninstall."""
+
+    uninstall: bool = False
+    forget: tuple[str, ...] = ()
 
 
 class Helm:
@@ -86,7 +96,7 @@ class Helm:
 
     def _explained(self, error: helm.HelmError) -> JobctlError:
         said = error.said
-        known = refusal_in(said, self.place)
+        known = refusal_in(said, self.place) or refusal_in(error.log.replace('\\"', '"'), self.place)
         if known is not None:
             return known
         if "release: not found" in said:
@@ -99,6 +109,32 @@ class Helm:
         if any(word in said for word in _UNREACHABLE):
             return unreachable(self.place, said.removeprefix("Helm failed: ").removeprefix("Error: ").rstrip("."))
         return RefusedError(said)
+
+
+def repair(secrets: Sequence[Object], now_unix_seconds: float) -> Repair:
+    """What an interrupted Helm left of a release, judged from the Secrets that hold its revisions.
+
+    A revision that has been pending for longer than Helm may take is nobody's; a release of which no revision was ever
+    deployed, or that was being uninstalled, can only be uninstalled.
+    """
+    labels = [one["metadata"].get("labels") or {} for one in secrets]
+    statuses = {str(label.get("status")) for label in labels}
+    dead = [
+        one["metadata"]["name"]
+        for one, label in zip(secrets, labels, strict=True)
+        if str(label.get("status")).startswith("pending-") and now_unix_seconds - _changed_at(label) > ABANDONED_SECONDS
+    ]
+    pending = [status for status in statuses if status.startswith("pending-")]
+    if not secrets or (pending and not dead):
+        return Repair()
+    if "deployed" not in statuses:
+        return Repair(uninstall=True)
+    return Repair(forget=tuple(dead))
+
+
+def _changed_at(labels: Mapping[str, str]) -> float:
+    text = str(labels.get("modifiedAt") or labels.get("createdAt") or "0")
+    return float(text) if text.isdigit() else 0.0
 
 
 def try_out(api: Api, release: Release) -> None:

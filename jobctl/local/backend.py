@@ -134,7 +134,7 @@ class LocalBackend:
     def metrics(self, record: Record) -> list[list[dict[str, Any]]]:
         return self.reader(claim_of(record.values), record).metrics(record.name)
 
-    def reader(self, claim: str, record: Record | None) -> DirectoryReader:
+    def reader(self, claim: str, record: Record | None, image: str | None = None) -> DirectoryReader:
         return DirectoryReader(self.volume(claim))
 
     def wait_for_change(self, name: str, seconds: float) -> None:
