@@ -151,7 +151,8 @@ def is_usable() -> bool:
             run("docker", "unpause", name)
     if directory is None or not set(states.values()) <= {"running", "paused"}:
         return False
-    run("kind", "export", "kubeconfig", "--name", CLUSTER)
+    if not succeeds("kubectl", "config", "get-contexts", CONTEXT):
+        run("kind", "export", "kubeconfig", "--name", CLUSTER)  # makes it the current context too
     return answers(seconds=30)
 
 

@@ -86,10 +86,8 @@ class KubernetesCluster:
         self.wait(name, lambda _: text in self.log(name))
 
     def evict(self, name: str, index: int) -> None:
-        """By the eviction API, as `kubectl drain` does."""
-        pods = [pod for pod in self._pods(name) if pod["status"]["phase"] == "Running"]
-        label = "batch.kubernetes.io/job-completion-index"
-        (pod,) = (pod["metadata"]["name"] for pod in pods if pod["metadata"]["labels"][label] == str(index))
+        """By the eviction API, as `kubectl drain` does. A pod's first line may come before its kubelet reports it."""
+        pod = self._running_pod(name, index)
         body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": self.namespace}}
         path = f"/api/v1/namespaces/{self.namespace}/pods/{pod}/eviction"
         self.kubectl("create", "--raw", path, "--filename=-", stdin=json.dumps(body))
@@ -114,6 +112,16 @@ class KubernetesCluster:
     def _pods(self, name: str) -> list[Dict]:
         selector = f"--selector=app.kubernetes.io/instance={name}"
         return json.loads(self.kubectl("get", "pods", selector, "--output=json"))["items"]
+
+    def _running_pod(self, name: str, index: int) -> str:
+        label = "batch.kubernetes.io/job-completion-index"
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            for pod in self._pods(name):
+                if pod["status"]["phase"] == "Running" and pod["metadata"]["labels"][label] == str(index):
+                    return pod["metadata"]["name"]
+            time.sleep(POLL_SECONDS)
+        raise AssertionError(f"no pod of {name} with index {index} runs")
 
     def _settled(self, record: Record) -> Record:
         """The API server leaves out what is zero or empty; the statements name it."""

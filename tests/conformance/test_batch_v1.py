@@ -209,7 +209,7 @@ class TestCancelAndDelete:
         cluster.submit("stop", manifest(SLEEP))
         cluster.said("stop", "up")
         cluster.backend.cancel("stop")
-        record = cluster.wait("stop", lambda r: r.job["status"]["terminating"] == 0)
+        record = cluster.wait("stop", lambda r: r.job["status"]["terminating"] == r.job["status"]["active"] == 0)
         assert (record.suspended, record.cancelled, record.job["status"]["active"]) == (True, True, 0)
         cluster.backend.resume("stop")
         record = cluster.running("stop")
