@@ -1,6 +1,11 @@
 """What all tests share: a last word on what could not run here, and why."""
 
 import pytest
+from hypothesis import settings
+
+# Speed is a benchmark, never a timed test.
+settings.register_profile("jobctl", deadline=None)
+settings.load_profile("jobctl")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
