@@ -133,17 +133,12 @@ def mounted_directory(node: str) -> Path | None:
 def is_usable() -> bool:
     """Whether the cluster is there and answers. What a test left paused is woken first.
 
-    Raises ClusterError where another checkout that still exists owns a cluster of this name.
+    Raises ClusterError where another checkout that still exists owns a cluster of this name that answers.
     """
     names = nodes()
     if not names:
         return False
     directory = mounted_directory(names[0])
-    if directory not in (VOLUMES, None) and directory.is_dir():
-        raise ClusterError(
-            f"the kind cluster {CLUSTER} shares {directory}, which is another checkout's: run `make cluster-down` "
-            "there, or set KIND_CLUSTER_NAME to have one of your own beside it"
-        )
     states = {name: inspect(name)["State"]["Status"] for name in names}
     for name, state in states.items():
         if state == "paused":
@@ -153,7 +148,14 @@ def is_usable() -> bool:
         return False
     if not succeeds("kubectl", "config", "get-contexts", CONTEXT):
         run("kind", "export", "kubeconfig", "--name", CLUSTER)  # makes it the current context too
-    return answers(seconds=30)
+    if not answers(seconds=30):
+        return False
+    if directory != VOLUMES and directory.is_dir():
+        raise ClusterError(
+            f"the kind cluster {CLUSTER} shares {directory}, which is another checkout's: run `make cluster-down` "
+            "there, or set KIND_CLUSTER_NAME to have one of your own beside it"
+        )
+    return True
 
 
 def create_cluster() -> None:
@@ -362,7 +364,7 @@ def down() -> None:
     check_programs()
     run("kind", "delete", "cluster", "--name", CLUSTER)
     say(f"{CLUSTER} is gone; its volumes' directories stay in {VOLUMES.relative_to(ROOT)}")
-    say(f"the registry stays for the next one: `docker rm --force --volumes {REGISTRY}` removes it")
+    say(f"the registry stays for the next one; to remove it: `docker rm --force {REGISTRY} && docker volume rm {REGISTRY}`")
 
 
 def image(names: Sequence[str]) -> None:
