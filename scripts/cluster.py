@@ -364,7 +364,7 @@ def down() -> None:
     check_programs()
     run("kind", "delete", "cluster", "--name", CLUSTER)
     say(f"{CLUSTER} is gone; its volumes' directories stay in {VOLUMES.relative_to(ROOT)}")
-    say(f"the registry stays for the next one; to remove it: `docker rm --force {REGISTRY} && docker volume rm {REGISTRY}`")
+    say(f"the registry stays; to remove it: `docker rm --force {REGISTRY} && docker volume rm {REGISTRY}`")
 
 
 def image(names: Sequence[str]) -> None:
