@@ -266,3 +266,11 @@ def test_told_or_killed_in_turn_a_group_ends_with_the_weights_of_an_undisturbed_
     assert disturbed.slowly(False).start().wait() == {0: 0, 1: 0}
     assert disturbed.resumptions(0) == [told_at, 10, 20]
     assert equal(disturbed.weights(), pair.weights())
+
+
+def test_two_processes_of_one_pod_are_a_group_like_two_pods(pair, group):
+    """Without a device they compute on the CPU, as allowCpu says; on a GPU profile a pod has a process a GPU."""
+    pod = group("pod", replicas=1, gpusPerReplica=2, gpu="a100", device="cuda", allowCpu=True).start()
+    assert pod.wait() == {0: 0}
+    assert pod.log(0).count("computing on the CPU, as allowCpu says") == 2
+    assert equal(pod.weights(), pair.weights())
