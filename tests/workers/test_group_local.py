@@ -26,7 +26,7 @@ def test_jobctl_trains_two_replicas_on_this_machine(tmp_path: Path, announced_da
         "datasets/tiny",
         "--wait",
     ]
-    settings = ["--set", "steps=12", "--set", "batch=64", "--set", "validateEverySteps=12"]
+    settings = ["--data", "datasets/tiny", "--set", "steps=12", "--set", "batch=64", "--set", "validateEverySteps=12"]
     env = os.environ | {"JOBCTL_HOME": str(tmp_path), "JOBCTL_BACKEND": "local"}
 
     done = subprocess.run([str(JOBCTL), *command, *settings], env=env, capture_output=True, text=True, timeout=200)
