@@ -315,8 +315,18 @@ def release_volume(namespace: str) -> None:
         kubectl("patch", *volume, "--type=merge", "--patch", anyone)
 
 
+def end_jobs(namespace: str) -> None:
+    """Deletes the namespace's Jobs before the namespace itself.
+
+    Kubernetes deletes a namespace's pods before anything else (since 1.34), and a failed pod of a Job with
+    backoffLimitPerIndex stays until its replacement is made, which a namespace that ends refuses: it would hang.
+    """
+    kubectl("delete", "jobs", "--all", "--namespace", namespace, "--wait=false", "--ignore-not-found")
+
+
 def remove_volume(namespace: str) -> None:
     """Takes the namespace with all that runs in it, its volume and the data away; returns when they are gone."""
+    end_jobs(namespace)
     kubectl("delete", "namespace", namespace, "--ignore-not-found", "--timeout=150s")
     kubectl("delete", "pv", volume_name(namespace), "--ignore-not-found", "--timeout=60s")
     in_node("rm", "-rf", f"{SHARED}/{namespace}")

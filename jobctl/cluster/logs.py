@@ -95,9 +95,8 @@ def stream(
 ) -> Iterator[LogLine]:
     """`look` gives the job's pods and whether it has ended; `older` the lines of attempts whose pods are gone."""
     pods, ended = look()
-    pods = [pod for pod in pods if has_log(pod)]
     yield from (line for line in older(pods) if index in (None, line.index))
-    pods = _of_index(pods, index)
+    pods = list(filter(has_log, _of_index(pods, index)))
     if not follow or ended:
         for pod in sorted(pods, key=_age):
             with contextlib.suppress(NotFoundError):
@@ -114,12 +113,13 @@ def has_log(pod: Object) -> bool:
 
 def some_are_gone(pods: Sequence[Object]) -> bool:
     """Whether an index has had more attempts than it has pods: eviction removes a pod and its log."""
-    return any(failures_before(of[-1]) + 1 > len(of) for of in by_index(pods).values())
+    with_logs = by_index(filter(has_log, pods))
+    return any(failures_before(of[-1]) + 1 > len(with_logs.get(index, [])) for index, of in by_index(pods).items())
 
 
 def from_volume(reader: PodReader, run: str, pods: Sequence[Object]) -> Iterator[LogLine]:
-    """The attempts on record whose pods are none of these, oldest first."""
-    there = {pod["metadata"]["uid"] for pod in pods}
+    """The attempts on record of which these pods have no log any more, oldest first."""
+    there = {pod["metadata"]["uid"] for pod in filter(has_log, pods)}
     attempts = reader.attempt_records(run)
     gone = [path for path in reader.logs(run) if _attempt_of(path).partition(".")[2] not in there]
     for path in sorted(gone, key=lambda path: str(attempts.get(_attempt_of(path), {}).get("startedAt") or "")):

@@ -182,6 +182,7 @@ def make_namespace(cluster: Cluster, image: str) -> Iterator[Callable[..., Names
 
     yield make
     for name in made:
+        script.end_jobs(name)
         cluster.kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=false")
     for name in made:
         script.remove_volume(name)
@@ -192,4 +193,5 @@ def namespace(make_namespace: Callable[..., Namespace], cluster: Cluster) -> Ite
     """A fresh one. What runs in it is told to end with the test, and nobody waits for that until the run ends."""
     made = make_namespace()
     yield made
+    script.end_jobs(made.name)
     cluster.kubectl("delete", "namespace", made.name, "--wait=false")

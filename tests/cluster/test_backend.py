@@ -90,16 +90,17 @@ def team(make_namespace: Callable[..., Any], tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture
 def jobctl(team: Team, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Said]:
-    """Run a command as somebody; `submit` and `render` get the image of this checkout."""
-    monkeypatch.setenv("KUBECONFIG", str(team.kubeconfig))
+    """Run a command as somebody; what takes an image gets that of this checkout."""
     for name in ("JOBCTL_BACKEND", "JOBCTL_HOME"):
         monkeypatch.delenv(name, raising=False)
 
-    def run(*arguments: str) -> Said:
+    def run(*arguments: str, kubeconfig: Path = team.kubeconfig) -> Said:
         capfd.readouterr()
         image = ("--image", team.namespace.image)
-        given = image if arguments[0] in ("submit", "render") and "--image" not in arguments else ()
-        status = main([*arguments, *given])
+        given = image if arguments[0] in ("submit", "render", "results") and "--image" not in arguments else ()
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("KUBECONFIG", str(kubeconfig))
+            status = main([*arguments, *given])
         return Said(status, *capfd.readouterr())
 
     return run
@@ -112,8 +113,9 @@ def state(jobctl: Callable[..., Said]) -> Callable[[str], Dict]:
 
 def leftovers(team: Team, name: str) -> list[str]:
     found = team.namespace.kubectl(
-        "get", "jobs,configmaps,services,serviceaccounts", f"--selector=app.kubernetes.io/instance={name}", "-o", "name"
-    )
+        "get", "jobs,configmaps,services,serviceaccounts", "-o", "name",
+        f"--selector=app.kubernetes.io/name=jobctl,app.kubernetes.io/instance={name}",
+    )  # fmt: skip
     return found.split()
 
 
@@ -146,7 +148,7 @@ def test_the_whole_life_of_a_job_with_no_more_than_the_documented_role(jobctl, t
     assert "already done" in jobctl("submit", *TINY, "--name", "life").out
     assert jobctl("delete", "life").status == 0
     assert (jobctl("status", "life").status, leftovers(team, "life"), readers(team)) == (3, [], [])
-    assert "exit code 0" in jobctl("results", "life", "--image", team.namespace.image).out
+    assert "exit code 0" in jobctl("results", "life").out
 
 
 def test_suspend_cancel_resume_retry_and_replace_are_told_by_status(jobctl, state, team):
@@ -305,16 +307,14 @@ def test_status_names_what_a_job_waits_for(jobctl, state):
         jobctl("delete", name)
 
 
-def test_credentials_that_are_wrong_are_exit_5_and_an_unknown_context_is_a_usage_error(
-    jobctl, team, tmp_path, monkeypatch
-):
+def test_credentials_that_are_wrong_are_exit_5_and_an_unknown_context_is_a_usage_error(jobctl, team, tmp_path):
     assert jobctl("list", "--context", "nowhere").status == 2
-    monkeypatch.setenv("KUBECONFIG", str(write_kubeconfig(team.namespace, tmp_path / "config", "expired")))
-    refused(jobctl("list"), "does not accept your credentials (401)")
-    refused(jobctl("submit", *TINY), "does not accept your credentials (401)")
+    expired = write_kubeconfig(team.namespace, tmp_path / "config", "expired")
+    refused(jobctl("list", kubeconfig=expired), "does not accept your credentials (401)")
+    refused(jobctl("submit", *TINY, kubeconfig=expired), "does not accept your credentials (401)")
 
 
-def test_an_api_server_that_does_not_answer_is_exit_4_within_ten_seconds(jobctl, team, tmp_path, monkeypatch):
+def test_an_api_server_that_does_not_answer_is_exit_4_within_ten_seconds(jobctl, team, tmp_path):
     import socket
 
     config = json.loads(team.kubeconfig.read_text())
@@ -322,10 +322,9 @@ def test_an_api_server_that_does_not_answer_is_exit_4_within_ten_seconds(jobctl,
         address = f"https://127.0.0.1:{silent.getsockname()[1]}"
         config["clusters"][0]["cluster"]["server"] = address
         (tmp_path / "config").write_text(json.dumps(config))
-        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
         for command in (("list",), ("submit", *TINY), ("delete", "x")):
             start = time.monotonic()
-            said = jobctl(*command)
+            said = jobctl(*command, kubeconfig=tmp_path / "config")
             assert (said.status, address in said.error, time.monotonic() - start < 10) == (4, True, True), said
 
 

@@ -78,6 +78,10 @@ def test_a_pod_s_counts_tell_of_attempts_that_are_gone(pod, failures, ignored, g
     assert some_are_gone([pod(0, failures=failures, ignored=ignored)]) is gone
 
 
+def test_a_pod_without_a_log_is_gone_though_the_controller_still_keeps_it(pod):
+    assert some_are_gone([pod(0, "Failed", deleted="2026-01-01T00:00:00Z")])
+
+
 def test_failed_pods_that_are_still_there_are_not_gone(pod):
     first = pod(0, "Failed", uid="a", created="2026-01-01T00:00:00Z")
     assert not some_are_gone([first, pod(0, uid="b", failures=1, created="2026-01-01T00:00:30Z")])
