@@ -5,9 +5,11 @@ controller, whose back-off grows. Peers are judged lost here (workers/peers.py),
 """
 
 import contextlib
+import functools
 import time
 from collections.abc import Sequence
 
+from workers import fresh
 from workers.errors import BadConfigError, InterruptedRun, PeersLostError, WorkerError
 from workers.peers import Hub, Meeting, Member, Peers
 from workers.processes import TICK_SECONDS, LoopProcess, sleep
@@ -48,6 +50,20 @@ class GroupSupervisor(Supervisor):
         except WorkerError as error:
             return Ending(error.code, str(error))
 
+    def _recorded_attempt(self) -> Ending:
+        """Others than index 0 leave no trace before it has moved aside what --fresh gives up."""
+        began = time.monotonic()
+        while not self._leads and fresh.pending(self.lease_dir.parent, self.work.token):
+            if sleep(MARKER_POLL_SECONDS, self.told):
+                return self._told_while_waiting()
+            if time.monotonic() - began > self._rendezvous_seconds:
+                return Ending(PeersLostError.code, f"replica 0 did not come for {self._rendezvous_seconds:.0f} s")
+        return super()._recorded_attempt()
+
+    @functools.cached_property
+    def _rendezvous_seconds(self) -> float:
+        return seconds_from_env("JOBCTL_RENDEZVOUS_SECONDS", DEFAULT_RENDEZVOUS_SECONDS)
+
     @property
     def _leads(self) -> bool:
         return self.runtime.index == self.publisher
@@ -60,7 +76,6 @@ class GroupSupervisor(Supervisor):
         if not port.isdigit():
             raise BadConfigError(f"JOBCTL_STORE is {runtime.store!r}, but must be HOST:PORT")
         self._store_port = int(port)
-        self._rendezvous_seconds = seconds_from_env("JOBCTL_RENDEZVOUS_SECONDS", DEFAULT_RENDEZVOUS_SECONDS)
         silence_seconds = seconds_from_env("JOBCTL_PEER_SECONDS", DEFAULT_SILENCE_SECONDS)
         meeting = Meeting(self.work.job.run, runtime.job_uid, self.work.replicas - 1, silence_seconds)
         if self._leads:

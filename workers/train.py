@@ -9,9 +9,7 @@ number, from which sample order, augmentation and dropout follow (workers/sampli
 from __future__ import annotations
 
 import math
-import os
 import time
-import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +32,7 @@ from workers.runtime import Runtime, run_directory
 from workers.tasks.compute import arithmetic, choose_device, make_exact, required_data
 from workers.tasks.curves import draw_training
 from workers.tasks.weights import weights_of
+from workers.training_log import Log
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,8 +42,6 @@ if TYPE_CHECKING:
     from workers.episodes.ledger import Entry
 
 PROBLEMS_TOLD = 3
-LOG_SECONDS = 2.0
-LOG_SAMPLES = "JOBCTL_LOG_SAMPLES"  # set to anything: every step prints which samples this process uses
 STAND_IN = np.zeros(1, dtype=np.int64)  # a sample that does not count, for a process whose share of a batch is empty
 
 
@@ -126,8 +123,7 @@ class Trainer:
         began = time.monotonic()
         batch = self.sampler.at(self.step)
         data = self.task.batch(batch.samples if len(batch.samples) else STAND_IN, batch.epoch)
-        if LOG_SAMPLES in os.environ:
-            _print_samples(self.step, batch, data)
+        self.log.samples(self.step, batch, data)
         waited = time.monotonic() - began
         torch.manual_seed(sampling.torch_seed("dropout", self.settings.seed, self.step, self.runtime.rank))
         lr = learning_rate(self.step, self.settings.steps, self.lr, self.settings.warmup_fraction)
@@ -322,62 +318,6 @@ class State:
     seconds: float = 0.0
 
 
-class Log:
-    """A line for people and one for runs/RUN/metrics, of the steps since the last one."""
-
-    def __init__(self, metrics: Metrics, steps: int) -> None:
-        self._metrics, self._steps = metrics, steps
-        self.loss: float | None = None
-        self._clear()
-
-    def count(self, loss: float, batch: sampling.Batch, lr: float, wait_seconds: float, step_seconds: float) -> None:
-        """Add one step. `loss`: over the samples of all processes."""
-        self._losses.append(loss)
-        self._samples += batch.total
-        self._own_samples += len(batch.samples)
-        self._lr = lr
-        self._wait_seconds += wait_seconds
-        self._metrics.observe("data_wait_seconds", wait_seconds)
-        self._metrics.observe("step_seconds", step_seconds)
-
-    def say_if_due(self, trainer: Trainer) -> None:
-        if time.monotonic() - self._since >= LOG_SECONDS:
-            self.say(trainer)
-
-    def say(self, trainer: Trainer, **validation: float) -> None:
-        """Print and write what was counted; `validation` figures go into the same line. Gauges alone on other ranks."""
-        steps, seconds = len(self._losses), time.monotonic() - self._since
-        self.loss = sum(self._losses) / steps
-        epoch = trainer.step / trainer.sampler.steps_per_epoch
-        rate = self._samples / seconds
-        score = trainer.state.validation.get("validation_f1")
-        figures = {
-            "steps": self._steps,
-            "epoch": epoch,
-            "loss": self.loss,
-            "lr": self._lr,
-            "samples_per_second": rate,
-            "step_seconds": seconds / steps,
-            "data_wait_seconds": self._wait_seconds / steps,
-        }
-        if trainer.group.leads:
-            print(
-                f"step {trainer.step}/{self._steps} epoch {epoch:.1f} loss {self.loss:.3f} lr {self._lr:.1e} "
-                f"{rate:,.0f} samples/s" + (f" f1(val) {score:.2f}" if score is not None else ""),
-                flush=True,
-            )
-            age = trainer.checkpoints.age_seconds()
-            self._metrics.log(trainer.step, **figures, checkpoint_age_seconds=age, **validation)
-        else:
-            self._metrics.show(trainer.step, **figures)
-        self._metrics.set("samples_per_second", self._own_samples / seconds)  # of this process: they are added up
-        self._clear()
-
-    def _clear(self) -> None:
-        self._losses: list[float] = []
-        self._samples, self._own_samples, self._wait_seconds, self._since = 0, 0, 0.0, time.monotonic()
-
-
 def batch_and_lr(settings: Any, processes: int) -> tuple[int, float]:
     """Samples of one step over all processes, and the rate for them: batchPerReplica multiplies both, batch neither."""
     if settings.batch_per_replica is None:
@@ -400,14 +340,6 @@ def _require_world(config: Config, runtime: Runtime) -> None:
             f"replicas: {config.replicas} and gpusPerReplica: {config.gpus_per_replica} make {processes} processes, "
             f"but this one was started as one of {runtime.world}: start `python -m workers train`, which starts all"
         )
-
-
-def _print_samples(step: int, batch: sampling.Batch, data: Any) -> None:
-    """The step's samples of this process, each with a checksum of its data as augmented."""
-    rows = [tensor.detach().cpu().numpy() for tensor in data] if len(batch.samples) else []
-    sums = [zlib.crc32(b"".join(row[place].tobytes() for row in rows)) for place in range(len(batch.samples))]
-    told = " ".join(f"{sample}:{digest:08x}" for sample, digest in zip(batch.samples, sums, strict=True))
-    print(f"samples of step {step} epoch {batch.epoch}: {told}", flush=True)
 
 
 def _check_data(dataset: Path, beat: Callable[[], None]) -> None:
