@@ -301,12 +301,13 @@ def test_each_generation_has_a_lease_of_its_own(group):
 
 
 def test_a_fresh_start_keeps_the_log_of_who_came_before_index_0(group):
-    pair = group("say hello", "rank 0 finish 0", "exit 0", freshToken="t1")
+    pair = group("say hello", "rank 0 await go", "rank 0 finish 0", "exit 0", freshToken="t1")
     (pair.run_dir / "attempts").mkdir(parents=True)
     (pair.run_dir / "attempts" / "old.log").touch()
     pair.start(1)
     time.sleep(1.5)
-    pair.start(0)
+    pair.start(0).until_generation(1, 0, 1)
+    pair.create("go")
     assert [pair.wait(0), pair.wait(1)] == [0, 0]
     logs = sorted((pair.run_dir / "attempts").glob("*.log"))
     assert [path.name[0] for path in logs] == ["0", "1"]
