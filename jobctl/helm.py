@@ -96,9 +96,12 @@ def run(arguments: list[str], stdin: str = "", timeout_seconds: float = TIMEOUT_
         raise HelmError(f"no answer to `helm {arguments[0]}` for {timeout_seconds:g} s: try again") from error
     if done.returncode != 0:
         raise error_of(done.stderr)
+    if UNRECORDED in done.stderr:  # it says so in its log alone, and ends with 0
+        raise HelmError("the release was made, but could not be recorded", done.stderr)
     return done.stdout
 
 
+UNRECORDED = "failed to record the release"
 # What Helm says where the values are at fault; the group is the part that helps.
 FAILED_TEMPLATE = re.compile(r"execution error at \([^)]*\): (?P<said>.*)", re.DOTALL)
 SCHEMA = re.compile(r"^ *- at '(?P<path>[^']*)': (?P<said>(?!'allOf' failed|validation failed).*)$", re.MULTILINE)

@@ -15,14 +15,13 @@ from jobctl.cluster.api import Api, connect
 from jobctl.cluster.changes import Changes
 from jobctl.cluster.place import find_place
 from jobctl.cluster.reader import PodReader
-from jobctl.errors import JobctlError, NotFoundError, RefusedError, nearest
+from jobctl.errors import JobctlError, NotFoundError, RefusedError, UnreachableError, nearest
 from jobctl.version import __version__
 
 Object = dict[str, Any]
 
 # What a release consists of; also what Helm may have forgotten of it.
 PARTS = ("jobs", "configmaps", "services", "serviceaccounts")
-READERS = "app.kubernetes.io/name=jobctl-reader"
 
 
 class KubernetesBackend:
@@ -56,7 +55,7 @@ class KubernetesBackend:
         except JobctlError:
             if first:
                 with contextlib.suppress(JobctlError):  # the first error is the one to tell
-                    self.helm.uninstall(release_.name)
+                    self._remove(release_.name)
             raise
 
     def records(self) -> list[Record]:
@@ -99,15 +98,8 @@ class KubernetesBackend:
 
     def delete(self, name: str) -> None:
         """Uninstall, then remove by label what Helm has forgotten. Claims and what is on them stay."""
-        known = self.helm.uninstall(name) if self._is_ours(name) else False
-        left = [(plural, one) for plural in PARTS for one in self.api.find(plural, labelSelector=_selector(name))]
-        for plural, one in left:
-            with contextlib.suppress(NotFoundError):
-                self.api.delete(plural, one["metadata"]["name"])
-        for pod in self.api.find("pods", labelSelector=f"{READERS},{records.RELEASE_LABEL}={name}"):
-            with contextlib.suppress(NotFoundError):
-                self.api.delete("pods", pod["metadata"]["name"], grace_seconds=0)
-        if not known and not left:
+        known = self._is_ours(name)
+        if not self._remove(name) and not known:
             raise self._not_found(name)
 
     def logs(self, name: str, index: int | None, follow: bool) -> Iterator[LogLine]:
@@ -144,6 +136,27 @@ class KubernetesBackend:
         self._readers.clear()
 
     # ---- objects
+
+    def _remove(self, name: str) -> bool:
+        """Everything of this name but its data; whether Helm left anything.
+
+        What Helm can't remove is removed here, too, or the missing right is named: Helm doesn't.
+        """
+        failed = False
+        try:
+            self.helm.uninstall(name)
+        except UnreachableError:
+            raise
+        except JobctlError:
+            failed = True
+        left = [(plural, one) for plural in PARTS for one in self.api.find(plural, labelSelector=_selector(name))]
+        for plural, one in left:
+            with contextlib.suppress(NotFoundError):
+                self.api.delete(plural, one["metadata"]["name"])
+        if failed:
+            for secret in self.api.find("secrets", labelSelector=f"owner=helm,name={name}"):
+                self.api.delete("secrets", secret["metadata"]["name"])
+        return bool(left)
 
     def _job(self, name: str) -> Object:
         jobs = records.newest_jobs(self.api.find("jobs", labelSelector=_selector(name)))

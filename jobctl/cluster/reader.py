@@ -6,6 +6,7 @@ deadline ends it. It needs no token and fits Pod Security level restricted.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from jobctl.volume import Published, Result
 Object = dict[str, Any]
 
 SCHEMA = "jobctl.read/v1"
+READER = "jobctl-reader"
 LIFE_SECONDS = 600
 START_SECONDS = 60.0
 POLL_SECONDS = 0.25
@@ -165,6 +167,7 @@ class PodReader:
     def _running_pod(self) -> str:
         """The reader pod's name; made and awaited the first time."""
         if self._pod is None:
+            self._sweep()
             self._pod = self.api.create("pods", self.manifest)["metadata"]["name"]
             try:
                 self._await(self._pod)
@@ -172,6 +175,13 @@ class PodReader:
                 self.close()
                 raise
         return self._pod
+
+    def _sweep(self) -> None:
+        """Remove readers that a killed jobctl has left: their deadline has ended them."""
+        for pod in self.api.find("pods", labelSelector=f"app.kubernetes.io/name={READER}"):
+            if (pod.get("status") or {}).get("phase") in ("Failed", "Succeeded"):
+                with contextlib.suppress(NotFoundError):
+                    self.api.delete("pods", pod["metadata"]["name"], grace_seconds=0)
 
     def _await(self, name: str) -> None:
         deadline = time.monotonic() + START_SECONDS
@@ -197,7 +207,7 @@ class PodReader:
             "kind": "Pod",
             "metadata": {
                 "generateName": "jobctl-reader-",
-                "labels": {"app.kubernetes.io/name": "jobctl-reader", "app.kubernetes.io/managed-by": "jobctl"},
+                "labels": {"app.kubernetes.io/name": READER, "app.kubernetes.io/managed-by": "jobctl"},
             },
             "spec": {
                 "restartPolicy": "Never",

@@ -43,7 +43,9 @@ class Helm:
 
     def render(self, name: str, values: Mapping[str, Any]) -> tuple[int, list[Object]]:
         """The revision and the objects that an upgrade would bring, worked out with the cluster, changing nothing."""
-        said = self._run(self._upgrade(name, "--dry-run=server", "--hide-notes"), values)
+        said = self._run(
+            self._upgrade(name, "--dry-run=server", "--hide-notes", "--disable-openapi-validation"), values
+        )
         release = json.loads(said)
         import yaml
 
@@ -54,13 +56,9 @@ class Helm:
         """helm upgrade --install; the revision that it became."""
         return int(json.loads(self._run(self._upgrade(name, "--cleanup-on-fail"), values))["version"])
 
-    def uninstall(self, name: str) -> bool:
-        """Whether there was such a release."""
-        try:
-            self._run(["uninstall", name, "--ignore-not-found"], None)
-        except NotFoundError:
-            return False
-        return True
+    def uninstall(self, name: str) -> None:
+        """Remove the release, if there is one."""
+        self._run(["uninstall", name, "--ignore-not-found"], None)
 
     def values(self, name: str) -> dict[str, Any]:
         """The values of the newest revision as they were given. Raises NotFoundError."""

@@ -230,7 +230,8 @@ TAKEN_AWAY = {
     ("create", "secrets"): ("submit", *NOTHING, "--name", "other"),
     ("create", "serviceaccounts"): ("submit", *NOTHING, "--name", "other"),
     ("create", "pods/exec"): ("results", "gone"),
-    ("delete", "secrets"): ("delete", "rights"),
+    ("update", "secrets"): ("submit", *NOTHING, "--name", "other"),
+    ("delete", "serviceaccounts"): ("delete", "rights"),
 }
 
 

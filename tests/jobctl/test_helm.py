@@ -78,6 +78,16 @@ def test_an_unknown_complaint_is_passed_on_without_its_prefix():
     assert (type(error), str(error)) == (helm.HelmError, "Helm failed: something else broke.")
 
 
+def test_a_release_that_helm_could_not_record_is_an_error_though_helm_ends_with_0(tmp_path, monkeypatch):
+    program = tmp_path / "helm"
+    program.write_text('#!/bin/sh\necho \'level=ERROR msg="failed to record the release" error="no"\' >&2\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("JOBCTL_HELM", str(program))
+    with pytest.raises(helm.HelmError, match="could not be recorded") as caught:
+        helm.run(["upgrade", "x"])
+    assert 'error="no"' in caught.value.log
+
+
 def test_an_older_kubernetes_is_a_usage_error():
     with pytest.raises(UsageError, match=r"Kubernetes is v1\.30\.0, and the chart needs >=1\.34"):
         helm.template("x", {"kind": "train"}, kube_version="1.30.0")
