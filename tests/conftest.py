@@ -5,7 +5,7 @@ import os
 import pytest
 from hypothesis import settings
 
-# Speed is a benchmark, never a timed test. CI tries the same examples each time: new ones are for whoever can act on them.
+# Speed is a benchmark, never a timed test. CI tries the same examples each time, people new ones.
 settings.register_profile("jobctl", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("jobctl")
 
