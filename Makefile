@@ -32,6 +32,7 @@ generate: setup-dev  ## everything in the tree that is made from something else
 	$(BIN)/python scripts/golden.py
 	$(BIN)/python scripts/dashboards.py
 	$(BIN)/python -m jobctl.local.fields > docs/local-backend.md
+	$(BIN)/python -m jobctl.cluster.rights > docs/rbac.md
 
 check-generated:
 	$(BIN)/python -m workers.describe --check

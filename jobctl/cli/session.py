@@ -49,9 +49,13 @@ class Session:
         self.say_where()
         return backend
 
+    @property
+    def is_open(self) -> bool:
+        return "backend" in self.__dict__
+
     def close(self) -> None:
         """Have the backend remove what it needed only for this command."""
-        if "backend" in self.__dict__:
+        if self.is_open:
             self.backend.close()
 
     @property

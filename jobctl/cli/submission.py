@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
+from threading import Thread
 from typing import TYPE_CHECKING, Any, Literal
 
 from jobctl import helm
-from jobctl.backend import Record, Release
+from jobctl.backend import Record, Release, home_directory
 from jobctl.errors import NotFoundError, UnreachableError, UsageError
 from jobctl.values import spec_hash, values_of
 
@@ -48,7 +50,10 @@ def _prepared(session: Session, spec: JobSpec, record: Record | None, token: str
 def _rendered(session: Session, name: str, revision: int, values: dict[str, Any], *, is_new: bool) -> Release:
     """What would be sent. On a cluster Helm knows the revision, where the release may be there already."""
     if session.is_local:
+        loading = Thread(target=import_module, args=("jobctl.local.translate",))
+        loading.start()  # while Helm's process works
         release = Release(name, revision, values, helm.template(name, values))
+        loading.join()
         _check_local(release)
         return release
     namespace = session.place.namespace if session.place else None
@@ -112,6 +117,11 @@ def differing_keys(old: Any, new: Any, path: str = "") -> list[str]:
 
 
 def _existing(session: Session, name: str) -> Record | None:
+    if session.is_local:
+        from jobctl.local.layout import may_be_known
+
+        if not may_be_known(home_directory(os.environ), name):
+            return None
     try:
         return session.backend.record(name)
     except NotFoundError:

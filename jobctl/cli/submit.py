@@ -59,7 +59,7 @@ def render_command(session: Session, fresh: bool, **flags: Any) -> None:
     """Print exactly the objects that submit would send, as YAML."""
     # Helm itself asks a cluster for the revision that names end in: the client needn't be loaded for it.
     prepared = prepare(session, specs_of(flags), fresh=fresh, ask=session.is_local)
-    if not session.is_local:
+    if not session.is_open:
         session.say_where()
     documents = [document for job in prepared for document in job.release.manifest]
     click.echo("---\n".join(to_yaml(document) for document in documents), nl=False)

@@ -25,6 +25,11 @@ from jobctl.local.state import read_json, write_json
 VERBS_OF_END = ("delete", "supersede")
 
 
+def may_be_known(home: Path, name: str) -> bool:
+    """Whether there is anything of this name to look at: spares loading the backend where there is not."""
+    return (home / "local" / name).exists()
+
+
 class RevisionDir:
     def __init__(self, path: Path) -> None:
         self.path = path
