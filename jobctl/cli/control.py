@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import click
 
 from jobctl.cli.options import name_argument
 from jobctl.cli.session import Session
 from jobctl.errors import NotFoundError, RefusedError
-from jobctl.status import JobView
+from jobctl.status import State
 
 
 @click.command("cancel")
@@ -15,13 +17,7 @@ from jobctl.status import JobView
 @click.pass_obj
 def cancel_command(session: Session, name: str) -> None:
     """Stop a job and mark it as not wanted. Its pods save first; `resume` takes it back."""
-    _, job = session.view(name)
-    if job.state == "cancelled":
-        session.say(f"{name} is cancelled already.")
-        return
-    _refuse_ended(job, "cancel")
-    session.backend.cancel(name)
-    session.say(f"{name} is cancelled: its pods save and end. `jobctl resume {name}` goes on from there.")
+    _stop(session, name, "cancel", "cancelled")
 
 
 @click.command("suspend")
@@ -29,13 +25,7 @@ def cancel_command(session: Session, name: str) -> None:
 @click.pass_obj
 def suspend_command(session: Session, name: str) -> None:
     """Stop a job for now; its pods save first. `resume` goes on."""
-    _, job = session.view(name)
-    if job.state == "suspended":
-        session.say(f"{name} is suspended already.")
-        return
-    _refuse_ended(job, "suspend")
-    session.backend.suspend(name)
-    session.say(f"{name} is suspended: its pods save and end. `jobctl resume {name}` goes on from there.")
+    _stop(session, name, "suspend", "suspended")
 
 
 @click.command("resume")
@@ -97,6 +87,13 @@ def delete_command(session: Session, name: str) -> None:
     session.say(f"{name} is deleted." + (f" What it wrote stays in {run.place}." if kept else ""))
 
 
-def _refuse_ended(job: JobView, verb: str) -> None:
+def _stop(session: Session, name: str, verb: Literal["cancel", "suspend"], state: State) -> None:
+    """Carry out `verb`, after which the job reads as `state`. Raises RefusedError for a job that has ended."""
+    _, job = session.view(name)
+    if job.state == state:
+        session.say(f"{name} is {state} already.")
+        return
     if job.state in ("succeeded", "failed"):
-        raise RefusedError(f"{job.name} has {job.state} already: there is nothing left to {verb}.")
+        raise RefusedError(f"{name} has {job.state} already: there is nothing left to {verb}.")
+    getattr(session.backend, verb)(name)
+    session.say(f"{name} is {state}: its pods save and end. `jobctl resume {name}` goes on from there.")

@@ -20,7 +20,7 @@ from jobctl.backend import Event, LogLine, Record, Release, claim_of
 from jobctl.errors import JobctlError, NotFoundError, RefusedError, UsageError, nearest
 from jobctl.local import kubelet, logs, pods
 from jobctl.local.job_object import CANCELLED, apply_verb, is_true
-from jobctl.local.layout import RevisionDir
+from jobctl.local.layout import RevisionDir, jobs_directory
 from jobctl.local.state import Identity, locked, read_json, timestamp, write_json
 from jobctl.local.translate import translate
 from jobctl.volume import DirectoryReader
@@ -41,7 +41,7 @@ class LocalBackend:
 
     def __init__(self, home: Path) -> None:
         self.home = home.absolute()
-        self._jobs = self.home / "local"
+        self._jobs = jobs_directory(self.home)
 
     # ---- Backend
 

@@ -25,9 +25,14 @@ from jobctl.local.state import read_json, write_json
 VERBS_OF_END = ("delete", "supersede")
 
 
+def jobs_directory(home: Path) -> Path:
+    """Where every job has a directory of its name."""
+    return home / "local"
+
+
 def may_be_known(home: Path, name: str) -> bool:
     """Whether there is anything of this name to look at: spares loading the backend where there is not."""
-    return (home / "local" / name).exists()
+    return (jobs_directory(home) / name).exists()
 
 
 class RevisionDir:
