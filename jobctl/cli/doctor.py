@@ -11,8 +11,6 @@ from jobctl.cli.output import emit, output_option
 from jobctl.cli.session import Session
 from jobctl.version import __version__
 
-MARKS = {"ok": "ok  ", "warn": "warn", "fail": "fail"}
-
 
 @click.command("doctor")
 @click.option("--claim", default="shared", show_default=True, help="The volume that the jobs share.")
@@ -31,6 +29,6 @@ def doctor_command(session: Session, claim: str, image: str, output: str) -> int
 def _table(document: dict[str, Any]) -> None:
     width = max(len(finding["check"]) for finding in document["findings"])
     for finding in document["findings"]:
-        click.echo(f"{MARKS[finding['level']]}  {finding['check']:<{width}}  {finding['said']}")
+        click.echo(f"{finding['level']:<4}  {finding['check']:<{width}}  {finding['said']}")
         if finding["advice"]:
             click.echo(f"      {'':<{width}}  → {finding['advice']}")

@@ -6,12 +6,10 @@ import json
 
 import click
 
-from jobctl.cli.options import name_argument
+from jobctl.cli.options import DETACHED, name_argument
 from jobctl.cli.output import output_option, to_yaml
 from jobctl.cli.session import Session
 from jobctl.errors import NotFoundError
-
-DETACHED = 130
 
 
 @click.command("logs")

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 _Command = Callable[..., Any]
-KINDS = ("collect", "train", "eval")
+KINDS = ("collect", "train", "eval")  # as jobctl.spec has them, which would cost every command its import
+DETACHED = 130  # exit status after Ctrl-C stopped the watching: as a shell reports SIGINT
 
 
 def name_argument(command: _Command) -> _Command:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from jobctl.cli.options import KINDS
 from jobctl.cli.output import emit, output_option, print_table
 from jobctl.cli.session import Session
 from jobctl.profiles import load_all
@@ -39,12 +40,9 @@ def _table(document: dict[str, Any]) -> None:
             profile["name"],
             profile["device"],
             profile["gpuMemoryGiB"],
-            *(f"{sizes['cpu']} CPU, {sizes['memory']}" for sizes in (profile["kinds"][kind] for kind in _KINDS)),
+            *(f"{sizes['cpu']} CPU, {sizes['memory']}" for sizes in (profile["kinds"][kind] for kind in KINDS)),
             profile["description"],
         )
         for profile in document["profiles"]
     ]
-    print_table(("PROFILE", "DEVICE", "GPU GIB", *(kind.upper() for kind in _KINDS), "DESCRIPTION"), rows)
-
-
-_KINDS = ("collect", "train", "eval")
+    print_table(("PROFILE", "DEVICE", "GPU GIB", *(kind.upper() for kind in KINDS), "DESCRIPTION"), rows)

@@ -7,13 +7,11 @@ import sys
 import click
 
 from jobctl.cli.document import NEXT, job_summary
-from jobctl.cli.options import name_argument
+from jobctl.cli.options import DETACHED, name_argument
 from jobctl.cli.output import emit, output_option
 from jobctl.cli.session import Session, own_result
 from jobctl.cli.watch import exit_status_of, watch
 from jobctl.status import JobView
-
-DETACHED = 130
 
 
 @click.command("wait")
