@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from runs import make_tiny_dataset
 
 from jobctl.errors import JobctlError
 
@@ -195,3 +196,9 @@ def namespace(make_namespace: Callable[..., Namespace], cluster: Cluster) -> Ite
     yield made
     script.end_jobs(made.name)
     cluster.kubectl("delete", "namespace", made.name, "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset for small trainings, named `tiny`: to be placed on a namespace's volume."""
+    return make_tiny_dataset(tmp_path_factory)
