@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ PACKAGE = Path(__file__).resolve().parent
 def chart_directory(name: str = "jobctl") -> Path:
     """The directory of the chart of this name. Raises JobctlError where it is missing or another jobctl's."""
     directory = _find(name)
-    version = read_yaml(directory / "Chart.yaml").get("version")
+    stated = re.search(r"^version: (\S+)$", (directory / "Chart.yaml").read_text(encoding="utf-8"), re.MULTILINE)
+    version = stated[1] if stated else None
     if version != __version__:
         raise JobctlError(
             f"The chart {directory} is version {version} but jobctl is {__version__}: install jobctl again, "

@@ -10,7 +10,6 @@ Each message says what failed, on which object, and what to try.
 """
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 
 class JobctlError(Exception):
@@ -37,6 +36,8 @@ class RefusedError(JobctlError):
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """A clause that names what was probably meant: ` (did you mean 'steps'?)`, or all that is known."""
+    from difflib import get_close_matches
+
     names = sorted(known)
     close = get_close_matches(word, names, n=2)
     if close:

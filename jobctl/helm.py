@@ -53,15 +53,48 @@ def template(
 
     Raises UsageError where the chart refuses the values, JobctlError where Helm itself can't be run.
     """
-    import yaml
+    with Rendering(name, chart=chart, namespace=namespace, kube_version=kube_version) as rendering:
+        return rendering.of(values)
 
-    # Helm's own idea of a version depends on how it was built: some say 1.20.
-    arguments = ["template", name, str(chart or chart_directory()), "--values", "-", "--kube-version", kube_version]
-    if namespace:
-        arguments += ["--namespace", namespace]
-    output = run(arguments, stdin=json.dumps(values, allow_nan=False))
-    documents = yaml.load_all(output, Loader=yaml.CSafeLoader)
-    return [document for document in documents if document]
+
+class Rendering:
+    """`helm template` as a process that can be started before its values are known.
+
+    Helm takes three times as long to start as to render: meanwhile the values can be checked.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        chart: Path | None = None,
+        namespace: str | None = None,
+        kube_version: str = OLDEST_KUBERNETES,
+    ) -> None:
+        # Helm's own idea of a version depends on how it was built: some say 1.20.
+        self._arguments = ["template", name, str(chart or chart_directory()), "--values", "-"]
+        self._arguments += ["--kube-version", kube_version, *(["--namespace", namespace] if namespace else [])]
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        """Start Helm, which then waits for its values. Raises JobctlError where it can't be run."""
+        self._process = _start(self._arguments)
+
+    def of(self, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The objects, as `template` gives them. Raises what it raises; to be called once."""
+        import yaml
+
+        process, self._process = self._process or _start(self._arguments), None
+        output = _finish(process, self._arguments, json.dumps(values, allow_nan=False), TIMEOUT_SECONDS)
+        return [document for document in yaml.load_all(output, Loader=yaml.CSafeLoader) if document]
+
+    def __enter__(self) -> Rendering:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
 
 
 class HelmError(JobctlError):
@@ -77,28 +110,35 @@ class HelmError(JobctlError):
 
 def run(arguments: list[str], stdin: str = "", timeout_seconds: float = TIMEOUT_SECONDS) -> str:
     """Helm's standard output. Raises UsageError where the values are at fault, HelmError for what else Helm says."""
+    return _finish(_start(arguments), arguments, stdin, timeout_seconds)
+
+
+def _start(arguments: list[str]) -> subprocess.Popen[str]:
     command = [str(find_helm()), *arguments]
+    pipe = subprocess.PIPE
     try:
-        done = subprocess.run(
-            command,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=timeout_seconds,
-            check=False,
-            env=GO_SETTINGS | os.environ,
-        )
+        return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=GO_SETTINGS | os.environ)
     except OSError as error:
         raise JobctlError(
             f"Helm ({command[0]}) can't be started: {error}. Set JOBCTL_HELM to a working program."
         ) from error
-    except subprocess.TimeoutExpired as error:
-        raise HelmError(f"no answer to `helm {arguments[0]}` for {timeout_seconds:g} s: try again") from error
-    if done.returncode != 0:
-        raise error_of(done.stderr)
-    if UNRECORDED in done.stderr:  # it says so in its log alone, and ends with 0
-        raise HelmError("the release was made, but could not be recorded", done.stderr)
-    return done.stdout
+
+
+def _finish(process: subprocess.Popen[str], arguments: list[str], stdin: str, timeout_seconds: float) -> str:
+    with process:
+        try:
+            stdout, stderr = process.communicate(stdin, timeout_seconds)
+        except subprocess.TimeoutExpired as error:
+            process.kill()
+            raise HelmError(f"no answer to `helm {arguments[0]}` for {timeout_seconds:g} s: try again") from error
+        except BaseException:  # Ctrl-C: nothing of it stays behind
+            process.kill()
+            raise
+    if process.returncode != 0:
+        raise error_of(stderr)
+    if UNRECORDED in stderr:  # it says so in its log alone, and ends with 0
+        raise HelmError("the release was made, but could not be recorded", stderr)
+    return stdout
 
 
 UNRECORDED = "failed to record the release"

@@ -76,14 +76,37 @@ class JobSpec:
         return self.full["settings"]
 
 
-def read_specs(
+@dataclass(frozen=True)
+class Asked:
+    """The keys of one job as they were asked for, all layers merged; not checked yet."""
+
+    keys: Mapping[str, Any]
+    source: str
+
+    @property
+    def name(self) -> object:
+        """The job's name: its kind where none was given. Anything, as nothing has looked at it yet."""
+        return self.keys.get("kind") if self.keys.get("name") is None else self.keys["name"]
+
+    @property
+    def has_name(self) -> bool:
+        """Whether the name is one that a job can bear."""
+        return isinstance(self.name, str) and bool(NAME.fullmatch(self.name)) and len(self.name) <= NAME_LENGTH
+
+
+def read_specs(file: Path | None, **layers: Any) -> list[JobSpec]:
+    """The jobs that `ask` finds, checked. Raises UsageError."""
+    return [validate(asked.keys, asked.source) for asked in ask(file, **layers)]
+
+
+def ask(
     file: Path | None,
     *,
     kind: str | None = None,
     flags: Mapping[str, Any] | None = None,
     assignments: Sequence[str] = (),
     environ: Mapping[str, str] = os.environ,
-) -> list[JobSpec]:
+) -> list[Asked]:
     """The jobs of a spec file (None: one job of flags alone), in order.
 
     Later wins: the team's defaults, the file's documents, `flags` (keys of the spec), `assignments` (`--set`), which
@@ -92,15 +115,14 @@ def read_specs(
     found = documents.read(file) if file else [{}]
     team = documents.team_defaults(file.parent if file else Path(), environ)
     over = documents.merge_all([flags or {}, *map(_assignment, assignments)])
-    specs = []
+    jobs = []
     for number, document in enumerate(found, 1):
         source = _source(file, number if len(found) > 1 else None)
         if kind and document.get("kind", kind) != kind:
             raise UsageError(f"{source} is a {document['kind']} job, not {kind}: leave {kind} out of the command.")
-        asked = documents.merge_all([team, document, {"kind": kind} if kind else {}, over])
-        specs.append(validate(asked, source))
-    _refuse_same_names(specs)
-    return specs
+        jobs.append(Asked(documents.merge_all([team, document, {"kind": kind} if kind else {}, over]), source))
+    _refuse_same_names(jobs)
+    return jobs
 
 
 def _assignment(text: str) -> dict[str, Any]:
@@ -116,18 +138,21 @@ def _source(file: Path | None, number: int | None) -> str:
     return f"{file}, document {number}" if number else str(file)
 
 
-def _refuse_same_names(specs: Iterable[JobSpec]) -> None:
-    seen: dict[str, JobSpec] = {}
-    for spec in specs:
-        other = seen.setdefault(spec.name, spec)
-        if other is not spec:
+def _refuse_same_names(jobs: Iterable[Asked]) -> None:
+    seen: dict[str, Asked] = {}
+    for job in jobs:
+        other = seen.setdefault(str(job.name), job)
+        if other is not job:
             raise UsageError(
-                f"{other.source} and {spec.source} both have the name {spec.name!r}: each job needs its own."
+                f"{other.source} and {job.source} both have the name {job.name!r}: each job needs its own."
             )
 
 
-def validate(asked: Mapping[str, Any], source: str = "the spec") -> JobSpec:
-    """The job that these keys ask for. Raises UsageError with one sentence, a line each, for all that is wrong."""
+def validate(asked: Mapping[str, Any], source: str = "the spec", *, by_schema: bool = True) -> JobSpec:
+    """The job that these keys ask for. Raises UsageError with one sentence, a line each, for all that is wrong.
+
+    `by_schema=False` leaves out what Helm finds by itself, holding the values against the same schema.
+    """
     kind_problems = list(_kind_problems(asked))
     if kind_problems:  # all that follows depends on the kind
         raise _refusal(kind_problems, source)
@@ -135,7 +160,9 @@ def validate(asked: Mapping[str, Any], source: str = "the spec") -> JobSpec:
     defaults = read_defaults()
     values = with_numbers({"task": defaults["task"]} | {key: asked[key] for key in asked if key != "name"})
     full = documents.merge(defaults, values) | {"name": name}
-    problems = [*_name_problems(name, full), *_unknown_keys(asked), *schema_problems(values), *_other_problems(full)]
+    problems = [*_name_problems(name, full), *_unknown_keys(asked), *_other_problems(full)]
+    if by_schema or problems:
+        problems = [*schema_problems(values), *problems]
     if problems:
         raise _refusal(problems, source)
     return JobSpec(asked=dict(asked) | {"name": name}, full=full, source=source)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +18,14 @@ if TYPE_CHECKING:
     from jobctl.volume import Progress, Result, Run
 
 
-@dataclass
 class Session:
     """Lives in click's context as `ctx.obj`; commands take it with `@click.pass_obj`."""
 
-    backend_flag: str | None = None
-    context_flag: str | None = None
-    namespace_flag: str | None = None
-    debug: bool = False
+    def __init__(self) -> None:
+        self.backend_flag: str | None = None
+        self.context_flag: str | None = None
+        self.namespace_flag: str | None = None
+        self.debug = False
 
     @cached_property
     def backend_name(self) -> str:
@@ -125,6 +124,8 @@ class Session:
 
     def progress(self, record: Record, job: JobView) -> Progress | None:
         """How far this revision is while it is active; afterwards the whole run, without a guess at its end."""
+        from dataclasses import replace
+
         from jobctl.status import ACTIVE
         from jobctl.volume import progress_of
 

@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import re
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from jobctl import documents
 from jobctl.errors import UsageError
 from jobctl.schema import read_defaults, setting_names
-from jobctl.spec import NAME_LENGTH, JobSpec, read_specs
+from jobctl.spec import NAME_LENGTH, Asked, ask
 
 # flag → the spec's key, where they differ
 KEYS = {"allow_cpu": "allowCpu", "from_run": "from"}
 
 
-def specs_of(flags: dict[str, Any]) -> list[JobSpec]:
-    """The jobs that this command line asks for, in order, checked against the chart's schema. Raises UsageError."""
+def asked_of(flags: dict[str, Any]) -> list[Asked]:
+    """The jobs that this command line asks for, in order. Raises UsageError."""
     flags = dict(flags)
     kind, path, assignments = flags.pop("kind"), flags.pop("path"), flags.pop("assignments")
     if not kind and not path:
         raise UsageError("Say what to run: a kind (collect, train or eval), or a file with -f.")
     over = {KEYS.get(flag, flag): value for flag, value in flags.items() if value is not None}
     file = Path(path) if path else None
-    over.setdefault("name", _default_name(file, kind, over.get("task")))
+    if "name" not in over:
+        over["name"] = _default_name(file, kind, over.get("task"))
     if file is not None and flags["name"] and (count := len(documents.read(file))) > 1:
         raise UsageError(f"{file} has {count} documents: --name is for one, so give each its name in the file.")
-    return read_specs(
+    return ask(
         file,
         kind=kind,
         flags={key: value for key, value in over.items() if value is not None},
@@ -49,6 +49,8 @@ def _default_name(file: Path | None, kind: str | None, task: str | None) -> str 
 def _with_settings(assignment: str) -> str:
     """`stpes=400` as `settings.stpes=400`, which is nearer than any key of a spec: the error names what was meant."""
     key = assignment.partition("=")[0].strip()
+    from difflib import get_close_matches
+
     keys = {"name", *read_defaults()}
     close = [] if key in keys else get_close_matches(key, keys | setting_names(), n=1)
     return f"settings.{assignment}" if close and close[0] not in keys else assignment

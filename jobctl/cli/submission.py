@@ -5,18 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
-from threading import Thread
 from typing import TYPE_CHECKING, Any, Literal
 
 from jobctl import helm
 from jobctl.backend import Record, Release, home_directory
 from jobctl.errors import NotFoundError, UnreachableError, UsageError
+from jobctl.spec import Asked, JobSpec, validate
 from jobctl.values import spec_hash, values_of
 
 if TYPE_CHECKING:
     from jobctl.cli.session import Session
-    from jobctl.spec import JobSpec
 
 Decision = Literal["start", "running", "done"]
 
@@ -30,42 +28,56 @@ class Prepared:
     record: Record | None
 
 
-def prepare(session: Session, specs: Sequence[JobSpec], *, fresh: bool, ask: bool = True) -> list[Prepared]:
-    """Render every document before the first is started. Raises UsageError, RefusedError; starts nothing.
+def prepare(session: Session, jobs: Sequence[Asked], *, fresh: bool, ask: bool = True) -> list[Prepared]:
+    """Check and render every document before the first is started. Raises UsageError, RefusedError; starts nothing.
 
     `ask` says whether to ask the backend for what is there already under each name.
     """
     token = os.urandom(8).hex() if fresh else None
-    records = {spec.name: _existing(session, spec.name) if ask else None for spec in specs}
-    return [_prepared(session, spec, records[spec.name], token, ask) for spec in specs]
+    return [_prepared(session, job, token, ask) for job in jobs]
 
 
-def _prepared(session: Session, spec: JobSpec, record: Record | None, token: str | None, asked: bool) -> Prepared:
-    # A cluster's revision is Helm's own; `helm template`, which the local backend runs, would always say 1.
-    revision = 1 if record is None else record.revision + 1
-    values = values_of(spec, revision=revision if session.is_local else None, fresh_token=token)
-    return Prepared(spec, _rendered(session, spec.name, revision, values, is_new=asked and record is None), record)
+def _prepared(session: Session, job: Asked, token: str | None, ask: bool) -> Prepared:
+    with _rendering(session, str(job.name)) as rendering:
+        ahead = session.is_local and job.has_name
+        if ahead:
+            rendering.start()  # what follows happens while Helm comes up
+        spec = validate(job.keys, job.source, by_schema=not ahead)
+        record = _existing(session, spec.name) if ask else None
+        # A cluster's revision is Helm's own; `helm template`, which the local backend runs, would always say 1.
+        revision = 1 if record is None else record.revision + 1
+        values = values_of(spec, revision=revision if session.is_local else None, fresh_token=token)
+        try:
+            release = _rendered(session, rendering, spec.name, revision, values, is_new=ask and record is None)
+        except UsageError:
+            validate(job.keys, job.source)  # says in better words what Helm found
+            raise
+        return Prepared(spec, release, record)
 
 
-def _rendered(session: Session, name: str, revision: int, values: dict[str, Any], *, is_new: bool) -> Release:
+def _rendering(session: Session, name: str) -> helm.Rendering:
+    return helm.Rendering(name, namespace=session.place.namespace if not session.is_local and session.place else None)
+
+
+def _rendered(
+    session: Session, rendering: helm.Rendering, name: str, revision: int, values: dict[str, Any], *, is_new: bool
+) -> Release:
     """What would be sent. On a cluster Helm knows the revision, where the release may be there already."""
     if session.is_local:
-        loading = Thread(target=import_module, args=("jobctl.local.translate",))
-        loading.start()  # while Helm's process works
-        release = Release(name, revision, values, helm.template(name, values))
-        loading.join()
-        _check_local(release)
+        from jobctl.local.translate import translate
+
+        release = Release(name, revision, values, rendering.of(values))
+        translate(release.manifest)  # refuses by name what can't run here, before anything of the sequence is started
         return release
-    namespace = session.place.namespace if session.place else None
     if is_new or session.place is None:
-        return Release(name, 1, values, helm.template(name, values, namespace=namespace))
+        return Release(name, 1, values, rendering.of(values))
     from jobctl.cluster.release import Helm
 
     try:
         number, manifest = Helm(session.place).render(name, values)
     except UnreachableError as error:
         session.note(f"rendered as a first revision: {error}")
-        return Release(name, 1, values, helm.template(name, values, namespace=namespace))
+        return Release(name, 1, values, rendering.of(values))
     return Release(name, number, values, manifest)
 
 
@@ -94,7 +106,8 @@ def start_again(session: Session, record: Record) -> Release:
     if session.is_local:
         planned = {**(values.get("planned") or {}), "revision": record.revision + 1}
         values = {**values, "planned": planned}
-    release = _rendered(session, record.name, record.revision + 1, values, is_new=False)
+    with _rendering(session, record.name) as rendering:
+        release = _rendered(session, rendering, record.name, record.revision + 1, values, is_new=False)
     return replace(release, revision=session.backend.submit(release))
 
 
@@ -140,9 +153,3 @@ def _taken(prepared: Prepared, record: Record) -> str:
         f"The name {record.name} is taken by another spec ({differs}): choose another --name, "
         "or say --replace to go on under this name with the new spec."
     )
-
-
-def _check_local(release: Release) -> None:
-    from jobctl.local.translate import translate
-
-    translate(release.manifest)  # refuses by name what can't run here, before anything of the sequence is started

@@ -53,6 +53,18 @@ def test_a_helm_that_cannot_be_started_is_named(tmp_path, monkeypatch):
         helm.template("x", {"kind": "train"})
 
 
+def test_a_helm_started_ahead_renders_the_same_and_one_that_is_not_asked_leaves_no_process():
+    values = {"kind": "train", "replicas": 2}
+    with helm.Rendering("x") as rendering:
+        rendering.start()
+        assert rendering.of(values) == helm.template("x", values)
+    with pytest.raises(UsageError, match="no"), helm.Rendering("x") as rendering:
+        rendering.start()
+        raise UsageError("no")
+    children = Path("/proc/thread-self/children").read_text().split()
+    assert [pid for pid in children if "helm" in Path(f"/proc/{pid}/cmdline").read_text()] == []
+
+
 def test_objects_come_in_the_order_in_which_helm_makes_them():
     kinds = [document["kind"] for document in helm.template("x", {"kind": "train", "replicas": 2})]
     assert kinds == ["ServiceAccount", "ConfigMap", "Service", "Job"]
