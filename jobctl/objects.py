@@ -138,7 +138,7 @@ def failure_of(pod: dict[str, Any]) -> str:
     terminated = termination_of(pod) or {}
     code = terminated.get("exitCode")
     if terminated.get("reason") == "OOMKilled":
-        return f"out of memory: the kernel killed it (exit code {code})"
+        return f"OOMKilled: it used more memory than its limit (exit code {code})"
     said = one_line(read_summary(terminated.get("message")).get("reason"))
     if said:
         return f"{said} (exit code {code})" if code == 1 or code not in EXIT_MEANINGS else _with_meaning(code, said)

@@ -166,7 +166,7 @@ def test_a_new_pod_after_a_failed_one_is_recovering_until_it_runs():
     first, second = pod(0, "Failed", 137, reason="OOMKilled"), pod(0, "Pending", born=5)
     assert judged(pods=[second, first]) == (
         "recovering",
-        "index 0 starts again after: out of memory: the kernel killed it (exit code 137)",
+        "index 0 starts again after: OOMKilled: it used more memory than its limit (exit code 137)",
     )
     assert judged(pods=[first, pod(0, "Running", born=5)]) == ("running", "running")
 
