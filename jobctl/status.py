@@ -164,6 +164,17 @@ class Facts:
         gone = {r.index for r in self.replicas if r.phase == "Failed" and r.index not in self.ended}
         return frozenset(back | again | gone)
 
+    @property
+    def absent(self) -> frozenset[int]:
+        """Indexes for which no pod could be made yet."""
+        return frozenset(range(self.completions)) - self.ended - {replica.index for replica in self.replicas}
+
+    @property
+    def waits_for(self) -> str | None:
+        """What keeps the Job controller from making pods."""
+        annotations = self.record.job.get("metadata", {}).get("annotations") or {}
+        return one_line(annotations.get(WAITING_ANNOTATION))
+
     def saying(self, index: int, sentence: str) -> str:
         """The sentence, with its index where there are several."""
         return sentence if self.completions == 1 else f"index {index}: {sentence}"
@@ -234,8 +245,7 @@ def _pending(facts: Facts) -> str:
     if facts.waiting:
         first = facts.waiting[0]
         return facts.saying(first.index, first.message or "no node has been found for its pod yet")
-    annotations = facts.record.job.get("metadata", {}).get("annotations") or {}
-    return one_line(annotations.get(WAITING_ANNOTATION)) or "no pod has been created yet"
+    return facts.waits_for or "no pod has been created yet"
 
 
 def _starting(facts: Facts) -> str:
@@ -250,7 +260,8 @@ def _running(facts: Facts) -> str:
     if facts.completions == 1:
         return "running"
     done = f", {len(facts.completed)} done" if facts.completed else ""
-    return f"{len(facts.running)} of {facts.completions} replicas run{done}"
+    missing = f"; the others wait: {facts.waits_for}" if facts.waits_for and facts.absent else ""
+    return f"{len(facts.running)} of {facts.completions} replicas run{done}{missing}"
 
 
 RULES: tuple[Rule, ...] = (

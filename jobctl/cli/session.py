@@ -44,7 +44,9 @@ class Session:
         """Raises UnreachableError where there is none of that name, UsageError where the name is unknown."""
         from jobctl.cli.backends import open_backend
 
-        backend = open_backend(self.backend_name, context=self.context_flag, namespace=self.namespace_flag)
+        backend = open_backend(
+            self.backend_name, context=self.context_flag, namespace=self.namespace_flag, note=self.note
+        )
         self.say_where()
         return backend
 

@@ -12,11 +12,11 @@ from typing import TextIO
 from jobctl.cli.document import progress_document, progress_text
 from jobctl.cli.session import Session
 from jobctl.errors import JobctlError, UnreachableError
+from jobctl.patience import Patience
 from jobctl.status import ACTIVE, JobView, is_ended
 from jobctl.volume import Progress
 
 POLL_SECONDS = 5.0  # at the longest between two looks
-PATIENCE_SECONDS = 120.0  # how long a cluster may be away while a job is watched
 QUIET_SECONDS = 5.0  # between two progress lines where there is no terminal
 CLEAR_LINE = "\r\x1b[K"
 
@@ -92,31 +92,27 @@ def watch(
         display.close()
 
 
-@dataclass
 class Looks:
     """Looks at a job, time and again: an API server that is away for a while ends no waiting that has begun."""
 
-    session: Session
-    name: str
-    _away_since: float | None = None
-    _last: tuple[JobView, Progress | None] | None = None
+    def __init__(self, session: Session, name: str) -> None:
+        self._session, self._name = session, name
+        self._patience = Patience(session.note)
+        self._last: tuple[JobView, Progress | None] | None = None
 
     def look(self) -> tuple[JobView, Progress | None]:
         """The job and its progress now; what they were last while the API server is away.
 
-        Raises UnreachableError at the first look, or once the server has been away for PATIENCE_SECONDS.
+        Raises UnreachableError at the first look, or once the server has been away for too long.
         """
         try:
-            record, job = self.session.view(self.name)
-            self._last = job, self.session.progress(record, job)
-            self._away_since = None
+            record, job = self._session.view(self._name)
+            self._last = job, self._session.progress(record, job)
+            self._patience.answered()
         except UnreachableError as error:
-            now = time.monotonic()
-            if self._last is None or (self._away_since and now - self._away_since > PATIENCE_SECONDS):
+            if self._last is None:
                 raise
-            if self._away_since is None:
-                self._away_since = now
-                self.session.note(f"{error} Waiting for it to come back.")
+            self._patience.failed(error)
             time.sleep(1)
         return self._last
 

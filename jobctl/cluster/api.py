@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import re
@@ -15,8 +16,15 @@ from urllib.parse import urlencode
 
 from jobctl.backend import kubeconfig_files
 from jobctl.cluster.place import IN_CLUSTER
-from jobctl.cluster.refusals import GoneError, Place, error_of, unreachable
-from jobctl.errors import UsageError
+from jobctl.cluster.refusals import (
+    GoneError,
+    Place,
+    error_of,
+    login_failed,
+    tls_failed,
+    unreachable,
+    unusable_kubeconfig,
+)
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -139,7 +147,7 @@ class Api:
                     _request_timeout=(CONNECT_SECONDS, read_seconds),
                 ).response  # fmt: skip
             except ApiException as error:  # status 0: TLS
-                raise unreachable(self.place, " ".join(str(error.reason).split())) from error
+                raise tls_failed(self.place, " ".join(str(error.reason).split())) from error
             if 200 <= response.status < 300:
                 return response
             with closing(response):
@@ -156,7 +164,8 @@ class Api:
             headers["Content-Type"] = "application/merge-patch+json"
         elif method != "GET":
             headers["Content-Type"] = "application/json"
-        self.client.update_params_for_auth(headers, [], ["BearerToken"], "", method, None)
+        with _login(self.place):
+            self.client.update_params_for_auth(headers, [], ["BearerToken"], "", method, None)
         return headers
 
     def _json(
@@ -188,14 +197,31 @@ def connect(place: Place) -> Api:
             load_incluster_config(client_configuration=configuration)
         else:
             files = os.pathsep.join(str(path) for path in kubeconfig_files(os.environ))
-            load_kube_config(config_file=files, context=place.context, client_configuration=configuration)
+            with _login(place):
+                load_kube_config(config_file=files, context=place.context, client_configuration=configuration)
     except ConfigException as error:
-        raise UsageError(
-            f"The kubeconfig can't be used: {' '.join(str(error).split()).rstrip('.')}. "
-            "`kubectl config view` shows it; --backend local needs none."
-        ) from error
+        raise unusable_kubeconfig(str(error)) from error
     configuration.retries = False  # our own rule for 429; everything else is said at once
     return Api(ApiClient(configuration), replace(place, server=configuration.host))
+
+
+@contextmanager
+def _login(place: Place) -> Iterator[None]:
+    """Raises RefusedError where the kubeconfig's login program gives no credentials.
+
+    The client only logs that, on the root logger, and would go on as nobody.
+    """
+    said: list[str] = []
+    handler = logging.Handler(logging.ERROR)
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    handler.addFilter(lambda record: record.name == "root")
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+    if said:
+        raise login_failed(place, said[-1])
 
 
 def retry_after_seconds(status: int, headers: Mapping[str, str]) -> float | None:
@@ -227,6 +253,10 @@ def _why(error: Exception) -> str:
     refused = isinstance(error, urllib3.exceptions.NewConnectionError)  # which urllib3 also calls a timeout
     if isinstance(error, urllib3.exceptions.TimeoutError | TimeoutError) and not refused:
         return "no answer in time"
+    if isinstance(error, urllib3.exceptions.ProtocolError):
+        return "the connection was cut"
+    if isinstance(error, urllib3.exceptions.NameResolutionError):
+        return "its name is not known here"
     cause = getattr(error, "reason", None) or error
     text = re.sub(r"^\[Errno -?\d+\] ", "", str(cause).rpartition(": ")[2] or str(cause))
     return text.rstrip(".") or type(error).__name__

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
@@ -29,7 +29,11 @@ class KubernetesBackend:
 
     name = "kubernetes"
 
-    def __init__(self, context: str | None = None, namespace: str | None = None) -> None:
+    def __init__(
+        self, context: str | None = None, namespace: str | None = None, note: Callable[[str], None] = print
+    ) -> None:
+        """`note` is told, while something is watched, what people should know beside the answer."""
+        self.note = note
         self.place = find_place(context, namespace)
         self.helm = release.Helm(self.place)
         self._readers: dict[str, PodReader] = {}
@@ -106,7 +110,9 @@ class KubernetesBackend:
         completions = int(self._job(name)["spec"].get("completions") or 1)
         if index is not None and not 0 <= index < completions:
             raise NotFoundError(f"Job {name} has no replica {index}, only 0 to {completions - 1}.")
-        return logs.stream(self.api, lambda: self._look(name), index, follow, lambda pods: self._older(name, pods))
+        return logs.stream(
+            self.api, lambda: self._look(name), index, follow, lambda pods: self._older(name, pods), self.note
+        )
 
     def reader(self, claim: str, record: Record | None, image: str | None = None) -> PodReader:
         """A pod with the job's own image; where the job is gone, with this one or the chart's default."""

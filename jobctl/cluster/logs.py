@@ -10,19 +10,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from jobctl.backend import LogLine
 from jobctl.cluster.api import Api, lines_of
 from jobctl.cluster.reader import PodReader
+from jobctl.cluster.refusals import AwayError
 from jobctl.errors import JobctlError, NotFoundError, UnreachableError
 from jobctl.objects import INDEX_LABEL, by_index, failures_before
+from jobctl.patience import Patience
 
 Object = dict[str, Any]
 
 LOOK_SECONDS = 1.0  # between two looks at which pods there are
 SILENT_SECONDS = 60  # a followed log without a line for so long is asked for anew: its socket may be dead
-PATIENCE_SECONDS = 60.0  # how long the API server may be away while a log is followed
+LAST_TRY_SECONDS = 60.0  # how long the log of a pod that has ended may not be had, on a node that is away
+Note = Callable[[str], None]
 
 
 @dataclass
@@ -31,9 +35,11 @@ class Tail:
 
     api: Api
     pod: Object
+    note: Note = print
     lines: queue.SimpleQueue[LogLine | JobctlError] = field(default_factory=queue.SimpleQueue)
     last: str = ""
     done: threading.Event = field(default_factory=threading.Event)
+    failing_since: float | None = None  # when its log was first asked for in vain
 
     @property
     def index(self) -> int:
@@ -52,6 +58,7 @@ class Tail:
         with self.api.open(
             "GET", path, f"get pods/log of {self.name}", query=query, read_seconds=SILENT_SECONDS
         ) as response:
+            self.failing_since = None
             for raw in lines_of(response, torn=True):
                 stamp, _, text = raw.decode("utf-8", "replace").partition(" ")
                 if not stamp[:1].isdigit():  # the kubelet's own words: it can't retrieve the log of a pod that is gone
@@ -60,23 +67,19 @@ class Tail:
                     self.last = stamp
                     yield LogLine(self.index, self.name, text.rstrip("\r"))
 
-    def follow(self, is_over: Callable[[str], bool]) -> None:
+    def follow(self, is_over: Callable[[], bool]) -> None:
         """The thread: put every line into `lines` until the pod has ended and its log is read to the end."""
-        away_since: float | None = None
         while True:
-            over = is_over(self.name)
+            over = is_over()
             try:
                 for line in self.read(follow=not over):
                     self.lines.put(line)
-                away_since = None
                 if over:
                     break
             except NotFoundError:
                 break  # the pod is gone
             except UnreachableError as error:
-                away_since = away_since or time.monotonic()
-                if time.monotonic() - away_since > PATIENCE_SECONDS:
-                    self.lines.put(error)
+                if self._failed_for(error) > LAST_TRY_SECONDS and over:
                     break
             except JobctlError as error:
                 if not _is_starting(error):
@@ -85,6 +88,15 @@ class Tail:
             time.sleep(LOOK_SECONDS)
         self.done.set()
 
+    def _failed_for(self, error: UnreachableError) -> float:
+        """Seconds for which its log could not be had. Whoever looks at the job says that the API server is away."""
+        now = time.monotonic()
+        if self.failing_since is None:
+            self.failing_since = now
+            if not isinstance(error, AwayError):
+                self.note(f"[{self.index}] {error}")
+        return now - self.failing_since
+
 
 def stream(
     api: Api,
@@ -92,8 +104,12 @@ def stream(
     index: int | None,
     follow: bool,
     older: Callable[[Sequence[Object]], Iterator[LogLine]],
+    note: Note,
 ) -> Iterator[LogLine]:
-    """`look` gives the job's pods and whether it has ended; `older` the lines of attempts whose pods are gone."""
+    """`look` gives the job's pods and whether it has ended; `older` the lines of attempts whose pods are gone.
+
+    `note` is told what the reader should know beside the lines: that the cluster is away, and back.
+    """
     pods, ended = look()
     yield from (line for line in older(pods) if index in (None, line.index))
     pods = list(filter(has_log, _of_index(pods, index)))
@@ -102,7 +118,7 @@ def stream(
             with contextlib.suppress(NotFoundError):
                 yield from _waiting_is_silence(Tail(api, pod))
         return
-    yield from _followed(api, look, index)
+    yield from _followed(api, look, index, note)
 
 
 def has_log(pod: Object) -> bool:
@@ -142,19 +158,25 @@ def _line(index: str, pod: str, raw: bytes) -> LogLine:
     return LogLine(int(index) if index.isdigit() else 0, pod, raw.decode("utf-8", "replace").rstrip("\r"))
 
 
-def _followed(api: Api, look: Callable[[], tuple[Sequence[Object], bool]], index: int | None) -> Iterator[LogLine]:
+def _followed(
+    api: Api, look: Callable[[], tuple[Sequence[Object], bool]], index: int | None, note: Note
+) -> Iterator[LogLine]:
     tails: dict[str, Tail] = {}
-    phases: dict[str, str] = {}
+    ended_pods: set[str] = set()
+    patience = Patience(note)
     looked = float("-inf")
     ended = False
     while True:
         if time.monotonic() - looked >= LOOK_SECONDS:
-            with contextlib.suppress(UnreachableError):  # the tails say so when it lasts
+            try:
                 pods, ended = look()
+                patience.answered()
+                ended_pods |= {_uid(pod) for pod in pods if _phase(pod) in ("Succeeded", "Failed")}
                 for pod in sorted(filter(has_log, _of_index(pods, index)), key=_age):
-                    phases[pod["metadata"]["name"]] = pod["status"].get("phase", "Pending")
-                    if pod["metadata"]["uid"] not in tails and phases[pod["metadata"]["name"]] != "Pending":
-                        tails[pod["metadata"]["uid"]] = _start(Tail(api, pod), phases)
+                    if _uid(pod) not in tails and _phase(pod) != "Pending":
+                        tails[_uid(pod)] = _start(Tail(api, pod, note), ended_pods)
+            except UnreachableError as error:
+                patience.failed(error)
             looked = time.monotonic()
         had = False
         for tail in tails.values():
@@ -169,11 +191,18 @@ def _followed(api: Api, look: Callable[[], tuple[Sequence[Object], bool]], index
         time.sleep(0.05)
 
 
-def _start(tail: Tail, phases: dict[str, str]) -> Tail:
-    threading.Thread(
-        target=tail.follow, args=(lambda name: phases.get(name) in ("Succeeded", "Failed"),), daemon=True
-    ).start()
+def _start(tail: Tail, ended_pods: set[str]) -> Tail:
+    is_over = partial(ended_pods.__contains__, _uid(tail.pod))
+    threading.Thread(target=tail.follow, args=(is_over,), daemon=True).start()
     return tail
+
+
+def _uid(pod: Object) -> str:
+    return str(pod["metadata"]["uid"])
+
+
+def _phase(pod: Object) -> str:
+    return str((pod.get("status") or {}).get("phase") or "Pending")
 
 
 def _waiting_is_silence(tail: Tail) -> Iterator[LogLine]:

@@ -54,6 +54,13 @@ def _merged(environ: Mapping[str, str]) -> tuple[dict[str, dict[str, Any]], dict
         except (OSError, yaml.YAMLError) as error:
             raise UsageError(f"The kubeconfig {path} can't be read: repair it, or say --backend local.") from error
         for key, found in (("context", contexts), ("cluster", clusters)):
-            for entry in (config or {}).get(f"{key}s") or [] if isinstance(config, dict) else []:
-                found.setdefault(str(entry.get("name")), entry.get(key) or {})
+            for name, entry in _entries(config, key):
+                found.setdefault(name, entry)
     return contexts, clusters
+
+
+def _entries(config: Any, key: str) -> list[tuple[str, dict[str, Any]]]:
+    """(name, content) of a kubeconfig's contexts or clusters; what has another shape is left out."""
+    listed = config.get(f"{key}s") if isinstance(config, dict) else None
+    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    return [(str(entry.get("name")), entry[key]) for entry in entries if isinstance(entry.get(key), dict)]

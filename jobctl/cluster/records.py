@@ -11,7 +11,8 @@ from typing import Any
 
 from jobctl.backend import Event, Record
 from jobctl.cluster.backoff import backoffs
-from jobctl.objects import BACKOFF_ANNOTATION, WAITING_ANNOTATION, condition_of, one_line, parse_time
+from jobctl.cluster.refusals import Place, refusal_in
+from jobctl.objects import BACKOFF_ANNOTATION, WAITING_ANNOTATION, by_index, condition_of, one_line, parse_time
 
 Object = dict[str, Any]
 
@@ -32,6 +33,8 @@ WAITING_MEANINGS: dict[str, str] = {
     "CreateContainerConfigError": "the container can't be set up",
     "CreateContainerError": "the container can't be created",
 }
+# How the scheduler ends its reasons: "... . no new claims to deallocate, preemption: 0/3 nodes are available: ..."
+_PREEMPTION = re.compile(r"\.? *(no new claims to deallocate,?|not found,?)? *(preemption: .*)?$")
 
 
 def release_of(job: Object) -> str:
@@ -72,7 +75,7 @@ def record_of(
         annotations[BACKOFF_ANNOTATION] = json.dumps(waits)
     by_object = _newest_events(events)
     if said := by_object.get(uid_of(job)):
-        annotations[WAITING_ANNOTATION] = said
+        annotations[WAITING_ANNOTATION] = _refused(said, job["metadata"].get("namespace") or "")
     for pod in own:
         if said := waiting_for(pod, by_object.get(uid_of(pod))):
             pod["metadata"].setdefault("annotations", {})[WAITING_ANNOTATION] = said
@@ -105,7 +108,19 @@ def needs_events(job: Object, pods: Iterable[Object]) -> bool:
     if job["spec"].get("suspend"):
         return False
     phases = [(pod.get("status") or {}).get("phase") for pod in pods]
-    return "Pending" in phases or "Running" not in phases
+    return "Pending" in phases or "Running" not in phases or len(by_index(pods)) < _wanted(job)
+
+
+def _wanted(job: Object) -> int:
+    """How many indexes have a pod, or have had one, when the Job controller could make them all."""
+    spec = job["spec"]
+    return min(int(spec.get("parallelism") or spec.get("completions") or 1), int(spec.get("completions") or 1))
+
+
+def _refused(said: str, namespace: str) -> str:
+    """Why the Job controller could make no pod, as submit would have said it."""
+    known = refusal_in(said, Place("", "", namespace))
+    return one_line(str(known)) or said if known else said
 
 
 def waiting_for(pod: Object, event: str | None) -> str | None:
@@ -119,8 +134,20 @@ def waiting_for(pod: Object, event: str | None) -> str | None:
         return f"{WAITING_MEANINGS[reason]}: {one_line(state.get('message')) or _image(pod)}"
     scheduled = condition_of(pod, "PodScheduled")
     if scheduled.get("status") == "False":
-        return one_line(scheduled.get("message")) or event
+        return _unscheduled(one_line(scheduled.get("message")) or "", pod) or event
     return event
+
+
+def _unscheduled(said: str, pod: Object) -> str:
+    """The scheduler's reason without its thoughts on preemption; where it is a claim, which one."""
+    if "unbound immediate PersistentVolumeClaims" in said:
+        claims = [
+            (volume.get("persistentVolumeClaim") or {}).get("claimName")
+            for volume in (pod.get("spec") or {}).get("volumes") or []
+        ]
+        name = next(filter(None, claims), "its claim")
+        return f"the claim {name} is not bound to a volume yet (`kubectl describe pvc {name}` says why)"
+    return one_line(_PREEMPTION.sub("", said)) or ""
 
 
 def values_of(job: Object, config: Object | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from jobctl.errors import JobctlError, NotFoundError, RefusedError, UnreachableError
+from jobctl.errors import JobctlError, NotFoundError, RefusedError, UnreachableError, UsageError
 
 ROLE = "docs/rbac.md has the Role that jobctl needs"
 
@@ -27,6 +27,10 @@ class ConflictError(RefusedError):
     """The object exists already, or changed meanwhile."""
 
 
+class AwayError(UnreachableError):
+    """The API server itself did not answer, or not so that it could be understood."""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a request went: what errors name."""
@@ -35,6 +39,9 @@ class Place:
     context: str
     namespace: str
 
+
+ANONYMOUS = "system:anonymous"
+TRY = "-try"  # ends the names of what is only tried out (release.py): nobody has chosen them
 
 _RIGHT = re.compile(
     r'(?:User "(?P<user>[^"]*)" )?cannot (?P<verb>[a-z]+) resource "(?P<resource>[^"]+)" in API group '
@@ -46,9 +53,30 @@ _POD_SECURITY = re.compile(r'violates PodSecurity "(?P<level>[^"]+)": (?P<said>.
 _NAMESPACE = re.compile(r'namespaces "(?P<name>[^"]+)" not found')
 _TERMINATING = re.compile(r"namespace (?P<name>\S+) because it is being terminated")
 _OWNED = re.compile(r'(?P<kind>\w+) "(?P<name>[^"]+)" in namespace "[^"]*" exists and cannot be imported')
+_CREDENTIALS = re.compile(r"the server has asked for the client to provide credentials")
+_LOGIN = re.compile(r"getting credentials: (?P<said>.*?)(?:\s+It looks like you are|$)", re.DOTALL)
+_KUBECONFIG = re.compile(r"cluster unreachable: (?P<said>invalid configuration: .*|tls: failed to find .*)", re.DOTALL)
+_FORBIDDEN = re.compile(r'(?P<kind>\S+) "(?P<name>[^"]+)" is forbidden: (?P<said>.*)', re.DOTALL)
+
+
+def _credentials(match: re.Match[str], place: Place) -> JobctlError:
+    return wrong_credentials(place)
+
+
+def _login(match: re.Match[str], place: Place) -> JobctlError:
+    return login_failed(place, match["said"])
+
+
+def _kubeconfig(match: re.Match[str], place: Place) -> JobctlError:
+    return unusable_kubeconfig(match["said"])
 
 
 def _missing_right(match: re.Match[str], place: Place) -> JobctlError:
+    if match["user"] == ANONYMOUS:
+        return RefusedError(
+            f"{place.server} takes you for nobody ({ANONYMOUS}): the context {place.context} has no credentials that "
+            "it knows. Log in, or choose another --context."
+        )
     resource = match["resource"] + (f".{match['group']}" if match["group"] else "")
     scope = f"in namespace {match['namespace']}" if match["namespace"] else "in the whole cluster"
     who = f" ({match['user']})" if match["user"] else ""
@@ -96,6 +124,9 @@ def _owned(match: re.Match[str], place: Place) -> JobctlError:
 
 # The first that is found in the text counts.
 PATTERNS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str], Place], JobctlError]], ...] = (
+    (_CREDENTIALS, _credentials),
+    (_LOGIN, _login),
+    (_KUBECONFIG, _kubeconfig),
     (_RIGHT, _missing_right),
     (_QUOTA, _quota),
     (_UNQUOTED, _unquoted),
@@ -118,10 +149,7 @@ def error_of(status: int, body: str, place: Place, attempted: str) -> JobctlErro
     """The error of an answer with this HTTP status; `attempted` says what was asked, as `read pods`."""
     said = message_of(body)
     if status == 401:
-        return RefusedError(
-            f"{place.server} does not accept your credentials (401): they are wrong or have expired. Log in again, "
-            f"or choose another --context than {place.context}."
-        )
+        return wrong_credentials(place)
     if status == 410:
         return GoneError(f"{place.server} has forgotten that state of things (410): list again.")
     known = refusal_in(said, place)
@@ -131,6 +159,9 @@ def error_of(status: int, body: str, place: Place, attempted: str) -> JobctlErro
         return NotFoundError(f"Could not {attempted}: {_flat(said)}.")
     if status == 409:
         return ConflictError(f"Could not {attempted}: {_flat(said)}.")
+    if status == 403 and (match := _FORBIDDEN.search(said)):
+        name = match["name"].removesuffix(TRY)
+        return RefusedError(f"Namespace {place.namespace} refuses {match['kind']} of {name}: {_flat(match['said'])}.")
     if status == 403:
         return ForbiddenError(f"Could not {attempted}: {_flat(said)}.")
     if status in (429, 500, 502, 503, 504):
@@ -140,9 +171,44 @@ def error_of(status: int, body: str, place: Place, attempted: str) -> JobctlErro
     return RefusedError(f"Could not {attempted} ({status}): {_flat(said)}.")
 
 
-def unreachable(place: Place, why: str) -> UnreachableError:
+def wrong_credentials(place: Place) -> RefusedError:
+    return RefusedError(
+        f"{place.server} does not accept your credentials (401): they are wrong or have expired. Log in again, "
+        f"or choose another --context than {place.context}."
+    )
+
+
+def login_failed(place: Place, why: str) -> RefusedError:
+    """The program that the kubeconfig names for getting credentials gave none."""
+    return RefusedError(
+        f"The program by which the context {place.context} logs in gave no credentials: {_flat(why)}. Run it by hand, "
+        "or choose another --context."
+    )
+
+
+def unusable_kubeconfig(why: str) -> UsageError:
+    return UsageError(
+        f"The kubeconfig can't be used: {_flat(why)}. `kubectl config view` shows it; --backend local needs none."
+    )
+
+
+def tls_failed(place: Place, why: str) -> JobctlError:
+    """The secure connection could not be made; `why` as OpenSSL says it."""
+    said = _flat(re.sub(r"\(_ssl\.c:\d+\)|^SSLError", "", why))
+    if "PEM" in said:
+        return unusable_kubeconfig(f"the certificate or key of the context {place.context} is damaged ({said})")
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        reason = said.rpartition("certificate verify failed: ")[2]
+        return AwayError(
+            f"What answers at {place.server} (context {place.context}) can't be trusted: {reason}. Is the address "
+            "right, and is the kubeconfig's certificate authority the cluster's?"
+        )
+    return unreachable(place, f"it speaks no TLS that is understood here ({said.rpartition('] ')[2]})")
+
+
+def unreachable(place: Place, why: str) -> AwayError:
     """The server did not answer at all."""
-    return UnreachableError(
+    return AwayError(
         f"The Kubernetes API server {place.server} (context {place.context}) does not answer: {why}. Is the cluster "
         "up and the address right? `--backend local` runs on this machine."
     )

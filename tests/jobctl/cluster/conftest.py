@@ -67,7 +67,7 @@ def make_pod(index: int = 0, phase: str = "Running", *, job: str = "x-1", uid: s
             "annotations": counts,
             **({"deletionTimestamp": more["deleted"]} if "deleted" in more else {}),
         },
-        "spec": {"containers": [{"name": "worker", "image": "worker:1"}]},
+        "spec": {"containers": [{"name": "worker", "image": "worker:1"}], "volumes": more.get("volumes", [])},
         "status": {
             "phase": phase,
             "conditions": more.get("conditions", []),

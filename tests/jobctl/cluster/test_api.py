@@ -110,6 +110,35 @@ def test_an_unknown_context_is_a_usage_error_that_names_the_nearest(kubeconfig):
         find_place("prd", None)
 
 
+@pytest.mark.parametrize("odd", ["contexts: 5", "contexts: [5]", "contexts: [{name: a}]", "contexts: {a: b}"])
+def test_a_kubeconfig_of_another_shape_has_no_context(odd, tmp_path, monkeypatch):
+    (tmp_path / "config").write_text(f"current-context: a\n{odd}\n")
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    with pytest.raises(UsageError, match=r"no context 'a' \(it has none\)"):
+        find_place(None, None)
+
+
+LOGINS = {
+    "a program that is not there": ({"command": "no-such-login"}, "no-such-login"),
+    "a program that fails": (
+        {"command": "sh", "args": ["-c", "echo the session has expired >&2; exit 1"]}, "the session has expired",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", LOGINS)
+def test_a_login_without_credentials_is_refused_before_anything_is_asked_as_nobody(case, server, kubeconfig, tmp_path):
+    program, said = LOGINS[case]
+    kubeconfig(server.url)
+    config = json.loads((tmp_path / "config").read_text())
+    login = {"apiVersion": "client.authentication.k8s.io/v1", "interactiveMode": "Never", **program}
+    config["users"][0]["user"] = {"exec": login}
+    (tmp_path / "config").write_text(json.dumps(config))
+    with pytest.raises(RefusedError, match=rf"the context prod logs in gave no credentials: .*{said}"):
+        connect(find_place(None, None)).version()
+    assert server.asked == []
+
+
 def test_a_request_carries_the_kubeconfig_s_credentials(server, api):
     server.answers = [(200, {}, {"metadata": {"name": "x"}})]
     assert api.get("jobs", "x") == {"metadata": {"name": "x"}}
@@ -183,6 +212,18 @@ def test_a_port_where_nobody_listens_is_named(kubeconfig):
     kubeconfig("https://127.0.0.1:9")
     with pytest.raises(UnreachableError, match=r"https://127\.0\.0\.1:9 .*: Connection refused"):
         connect(find_place(None, None)).version()
+
+
+def test_a_host_that_nobody_knows_is_named(kubeconfig):
+    kubeconfig("https://kube.invalid")
+    with pytest.raises(UnreachableError, match=r"https://kube\.invalid .* does not answer: its name is not known here"):
+        connect(find_place(None, None)).version()
+
+
+def test_a_connection_that_is_cut_is_said_in_plain_words(server, api):
+    server.answers = [(200, {"Content-Length": "1000"}, b"{")]
+    with pytest.raises(UnreachableError, match=r"does not answer: the connection was cut\."):
+        api.version()
 
 
 def test_expired_credentials_are_a_refusal(server, api):

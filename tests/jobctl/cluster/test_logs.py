@@ -9,6 +9,7 @@ import pytest
 from jobctl.backend import LogLine
 from jobctl.cluster import logs
 from jobctl.cluster.logs import Tail, from_volume, has_log, some_are_gone
+from jobctl.cluster.refusals import AwayError
 from jobctl.errors import UnreachableError
 
 
@@ -22,14 +23,14 @@ class Stream:
         if self.chunks:
             return self.chunks.pop(0)
         if self.cut:
-            raise UnreachableError("cut off")
+            raise AwayError("cut off")
         return b""
 
 
 class FakeApi:
     """Gives one stream a request, and remembers what was asked."""
 
-    def __init__(self, *streams: Stream) -> None:
+    def __init__(self, *streams: Stream | UnreachableError) -> None:
         self.streams, self.queries = list(streams), []
 
     def path(self, *parts: str) -> str:
@@ -38,11 +39,21 @@ class FakeApi:
     @contextmanager
     def open(self, method: str, path: str, what: str, query: dict, read_seconds: float) -> Iterator[Stream]:
         self.queries.append(query)
-        yield self.streams.pop(0)
+        stream = self.streams.pop(0)
+        if isinstance(stream, UnreachableError):
+            raise stream
+        yield stream
 
 
 def line(second: int, text: str) -> bytes:
     return f"2026-01-01T00:00:{second:02d}.000000001Z {text}\n".encode()
+
+
+def lines_of(tail: Tail) -> list[LogLine]:
+    said = []
+    while not tail.lines.empty():
+        said.append(tail.lines.get())
+    return said
 
 
 def test_a_log_that_was_cut_goes_on_after_the_last_line_without_saying_one_twice(pod, monkeypatch):
@@ -53,13 +64,52 @@ def test_a_log_that_was_cut_goes_on_after_the_last_line_without_saying_one_twice
     )
     phases = iter([False, True])
     tail = Tail(api, pod(2, uid="a"))
-    tail.follow(lambda name: next(phases, True))
-    said = []
-    while not tail.lines.empty():
-        said.append(tail.lines.get())
-    assert said == [LogLine(2, "pod-a", text) for text in ("one", "two", "three", "four")]
+    tail.follow(lambda: next(phases, True))
+    assert lines_of(tail) == [LogLine(2, "pod-a", text) for text in ("one", "two", "three", "four")]
     assert [query.get("sinceTime") for query in api.queries] == [None, "2026-01-01T00:00:02Z"]
     assert [query["follow"] for query in api.queries] == ["true", "false"]
+
+
+def test_a_worker_that_says_nothing_for_minutes_is_asked_again_and_again_without_a_word(pod, monkeypatch):
+    monkeypatch.setattr(logs, "LOOK_SECONDS", 0)
+    monkeypatch.setattr(logs, "LAST_TRY_SECONDS", 0)
+    silences = [Stream([], cut=True) for _ in range(5)]
+    api = FakeApi(Stream([line(1, "one")], cut=True), *silences, Stream([line(2, "two")]))
+    phases = iter([False] * 6 + [True])
+    notes: list[str] = []
+    tail = Tail(api, pod(0, uid="a"), notes.append)
+    tail.follow(lambda: next(phases, True))
+    assert ([said.text for said in lines_of(tail)], notes) == (["one", "two"], [])
+
+
+def test_a_node_that_is_away_is_said_once_and_its_ended_pod_is_given_up(pod, monkeypatch):
+    monkeypatch.setattr(logs, "LOOK_SECONDS", 0)
+    monkeypatch.setattr(logs, "LAST_TRY_SECONDS", 0)
+    api = FakeApi(*(UnreachableError("the kubelet is away (500)") for _ in range(3)))
+    phases = iter([False, False, True])
+    notes: list[str] = []
+    tail = Tail(api, pod(1, uid="a"), notes.append)
+    tail.follow(lambda: next(phases))
+    assert (lines_of(tail), notes, tail.done.is_set()) == ([], ["[1] the kubelet is away (500)"], True)
+
+
+def test_following_says_that_the_api_server_is_away_and_goes_on_when_it_is_back(pod, monkeypatch):
+    monkeypatch.setattr(logs, "LOOK_SECONDS", 0)
+    ended = pod(0, "Succeeded", uid="a")
+    looks = iter([([pod(0, uid="a")], False), AwayError("It does not answer."), ([ended], True)])
+
+    def look():
+        seen = next(looks, ([ended], True))
+        if isinstance(seen, AwayError):
+            raise seen
+        return seen
+
+    notes: list[str] = []
+    api = FakeApi(Stream([line(1, "one")]), *(Stream([]) for _ in range(50)))
+    found = list(logs.stream(api, look, None, True, lambda pods: iter(()), notes.append))
+    assert ([said.text for said in found], notes) == (
+        ["one"], ["It does not answer. Waiting for it to come back.", "It answers again, after 0 s."],
+    )  # fmt: skip
 
 
 def test_the_last_line_counts_also_without_its_end_and_the_kubelet_s_own_words_do_not(pod):

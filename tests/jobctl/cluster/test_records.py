@@ -97,6 +97,17 @@ WAITING = {
         {"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available: 3 Too few."}]},
         ("pending", "0/3 nodes are available: 3 Too few"),
     ),
+    "room, of which the scheduler says more than helps": (
+        {"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available: 1 Too few, "
+        "2 Insufficient cpu. no new claims to deallocate, preemption: 0/3 nodes are available: 3 Not helpful."}]},
+        ("pending", "0/3 nodes are available: 1 Too few, 2 Insufficient cpu"),
+    ),
+    "a claim without a volume": (
+        {"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available: pod has "
+        "unbound immediate PersistentVolumeClaims. not found"}],
+        "volumes": [{"name": "shared", "persistentVolumeClaim": {"claimName": "disk"}}]},
+        ("pending", "the claim disk is not bound to a volume yet (`kubectl describe pvc disk` says why)"),
+    ),
     "an image that can't be pulled": (
         {"waiting": {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "worker:1"'}},
         ("starting", "the image can't be pulled: Back-off pulling image \"worker:1\""),
@@ -124,11 +135,41 @@ def warning(about: dict, reason: str, message: str, time: str = "2026-01-01T00:0
 def test_a_job_without_pods_says_what_keeps_them_from_being_made(job):
     events = [
         warning(job(), "FailedCreate", "older", "2026-01-01T00:00:01Z"),
-        warning(job(), "FailedCreate", 'pods "x" is forbidden: exceeded quota: small.'),
+        warning(job(), "FailedCreate", "the moon is full."),
         warning(job(), "Mystery", "says nothing", "2026-01-01T00:00:09Z"),
         warning(job("y"), "FailedCreate", "another job's", "2026-01-01T00:00:09Z"),
     ]
-    assert judged(job(), [], events) == ("pending", 'pods "x" is forbidden: exceeded quota: small')
+    assert judged(job(), [], events) == ("pending", "the moon is full")
+
+
+REFUSED = {
+    "a quota": (
+        (
+            'Error creating: pods "x-r1-1-a" is forbidden: exceeded quota: small, requested: pods=1, used: pods=1, '
+            "limited: pods=1"
+        ),
+        (
+            "The quota small of namespace team has no room for it (requested: pods=1, used: pods=1, limited: pods=1): "
+            "wait for a job to end, ask for less, or have it raised"
+        ),
+    ),
+    "a Pod Security level": (
+        'Error creating: pods "x-r1-1-a" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true',
+        "Namespace team has Pod Security level restricted:latest, which refuses these pods: runAsNonRoot != true",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_refusal_of_pods_is_said_in_the_words_of_submit_also_while_other_replicas_run(case, job, pod):
+    said, reason = REFUSED[case]
+    events = [warning(job(), "FailedCreate", said)]
+    one, two = job(), job(completions=2)
+    for made in (one, two):
+        made["metadata"]["namespace"] = "team"
+    assert judged(one, [], events) == ("pending", reason)
+    assert judged(two, [pod()], events) == ("running", f"1 of 2 replicas run; the others wait: {reason}")
+    assert judged(two, [pod(), pod(1, uid="q")], events) == ("running", "2 of 2 replicas run")
 
 
 def test_a_pod_whose_container_is_not_made_yet_says_what_its_events_say(job, pod):
@@ -143,6 +184,7 @@ def test_events_are_asked_for_only_where_something_waits(job, pod):
     assert not needs_events(job(status=complete), [])
     assert not needs_events(job(suspend=True), [])
     assert needs_events(job(), [])
+    assert needs_events(job(completions=2), [pod()])
     assert needs_events(job(completions=2), [pod(0), pod(1, "Pending", uid="b")])
 
 

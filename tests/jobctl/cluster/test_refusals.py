@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from jobctl.cluster.refusals import GoneError, Place, error_of, refusal_in, unreachable
+from jobctl.cluster.refusals import GoneError, Place, error_of, refusal_in, tls_failed, unreachable
 
 PLACE = Place("https://10.0.0.1:6443", "prod", "team")
 
@@ -14,6 +14,24 @@ TEXTS = {
         ('jobs.batch is forbidden: User "system:serviceaccount:team:someone" cannot list resource "jobs" in API group '
         '"batch" in the namespace "team"'),
         5, "You (system:serviceaccount:team:someone) may not list jobs.batch in namespace team: docs/rbac.md has",
+    ),
+    "a request without credentials": (
+        ('jobs.batch is forbidden: User "system:anonymous" cannot list resource "jobs" in API group "batch" in the '
+        'namespace "team"'),
+        5, "https://10.0.0.1:6443 takes you for nobody (system:anonymous): the context prod has no credentials",
+    ),
+    "Helm's expired credentials": (
+        "Error: kubernetes cluster unreachable: the server has asked for the client to provide credentials",
+        5, "https://10.0.0.1:6443 does not accept your credentials (401): ",
+    ),
+    "Helm's login that fails": (
+        ('Error: kubernetes cluster unreachable: Get "https://10.0.0.1:6443/version": getting credentials: exec: '
+        "executable aws not found\n\nIt looks like you are trying to use a client-go credential plugin that is not"),
+        5, "The program by which the context prod logs in gave no credentials: exec: executable aws not found. Run it",
+    ),
+    "Helm's kubeconfig that can't be used": (
+        "Error: kubernetes cluster unreachable: invalid configuration: unable to read client-cert /x for u",
+        2, "The kubeconfig can't be used: invalid configuration: unable to read client-cert /x for u. `kubectl config",
     ),
     "a missing right in the whole cluster": (
         'nodes is forbidden: User "jane" cannot list resource "nodes" in API group "" at the cluster scope',
@@ -83,6 +101,37 @@ def test_an_answer_s_status_gives_the_exit_status(status):
     error = error_of(status, body, PLACE, "read pods x")
     exit_status, sentence = ANSWERS[status]
     assert (error.exit_status, str(error)[: len(sentence)]) == (exit_status, sentence)
+
+
+def test_a_refusal_for_any_other_reason_names_the_job_not_what_was_only_tried_out():
+    said = 'pods "x-try" is forbidden: pod rejected: RuntimeClass "nvidia" not found'
+    error = error_of(403, json.dumps({"kind": "Status", "message": said}), PLACE, "create pods x-try")
+    assert str(error) == 'Namespace team refuses pods of x: pod rejected: RuntimeClass "nvidia" not found.'
+
+
+TLS = {
+    "another's certificate": (
+        ("SSLError [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed certificate in certificate "
+        "chain (_ssl.c:1006)"),
+        4, "What answers at https://10.0.0.1:6443 (context prod) can't be trusted: self-signed certificate in certifi",
+    ),
+    "no TLS at all": (
+        "SSLError [SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)",
+        4, ("The Kubernetes API server https://10.0.0.1:6443 (context prod) does not answer: it speaks no TLS that is "
+        "understood here (wrong version number). Is"),
+    ),
+    "a damaged certificate of one's own": (
+        "SSLError [SSL] PEM lib (_ssl.c:3905)",
+        2, "The kubeconfig can't be used: the certificate or key of the context prod is damaged ([SSL] PEM lib). ",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", TLS)
+def test_a_secure_connection_that_fails_says_whose_certificate_is_wrong(case):
+    said, status, sentence = TLS[case]
+    error = tls_failed(PLACE, said)
+    assert (error.exit_status, str(error)[: len(sentence)]) == (status, sentence)
 
 
 def test_an_answer_that_is_no_status_object_is_told_as_it_is():
