@@ -26,6 +26,8 @@ def logs_command(session: Session, name: str, follow: bool, replica: int | None,
     if replica is not None and replica >= job.completions:
         known = "it has only index 0" if job.completions == 1 else f"its indexes are 0 to {job.completions - 1}"
         raise NotFoundError(f"{name} has no replica {replica}: {known}.")
+    if job.state in ("pending", "starting"):
+        session.note(f"{name} has not said anything yet: it is {job.state}: {job.reason}.")
     prefixed = job.completions > 1 and replica is None
     try:
         for line in session.backend.logs(name, replica, follow):

@@ -58,7 +58,9 @@ def describe(session: Session, name: str) -> dict[str, Any]:
 
 def _list_table(document: dict[str, Any]) -> None:
     if not document["jobs"]:
-        click.echo("No jobs. `jobctl submit --help` says how to start one.")
+        namespace = document["backend"].get("namespace")
+        where = f" in namespace {namespace}" if namespace else ""
+        click.echo(f"No jobs{where}. `jobctl submit --help` says how to start one.")
         return
     rows = [
         (

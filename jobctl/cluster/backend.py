@@ -65,6 +65,7 @@ class KubernetesBackend:
     def records(self) -> list[Record]:
         jobs = records.newest_jobs(self.api.find("jobs", labelSelector=records.JOBS))
         if not jobs:
+            self._see_namespace()
             return []
         pods = self.api.find("pods", labelSelector=records.JOBS)
         maps = {one["metadata"]["name"]: one for one in self.api.find("configmaps", labelSelector=records.JOBS)}
@@ -172,8 +173,15 @@ class KubernetesBackend:
 
     def _not_found(self, name: str) -> NotFoundError:
         known = records.newest_jobs(self.api.find("jobs", labelSelector=records.JOBS))
+        if not known:
+            self._see_namespace()
         hint = nearest(name, known) if known else " (there are no jobs)"
         return NotFoundError(f"There is no job {name!r} in namespace {self.place.namespace}{hint}.")
+
+    def _see_namespace(self) -> None:
+        """Raises NotFoundError where there is no such namespace: lists of it are empty, too. Needs no right."""
+        with contextlib.suppress(RefusedError):  # who may not see it has to take the empty list for what it is
+            self.api.get("namespaces", self.place.namespace)
 
     def _look(self, name: str) -> tuple[list[Object], bool]:
         """Its pods, and whether no more will come and none writes any more."""

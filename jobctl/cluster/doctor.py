@@ -12,6 +12,7 @@ from jobctl import profiles
 from jobctl.cluster import rights
 from jobctl.cluster.api import Api
 from jobctl.cluster.refusals import ForbiddenError
+from jobctl.cluster.release import making_a_claim
 from jobctl.errors import JobctlError, NotFoundError
 from jobctl.helm import OLDEST_KUBERNETES
 
@@ -19,6 +20,8 @@ Object = dict[str, Any]
 Level = Literal["ok", "warn", "fail"]
 
 OLDEST = tuple(int(part) for part in OLDEST_KUBERNETES.split("."))[:2]
+PRODUCT = "nvidia.com/gpu.product"
+FAKE_GPU = "jobctl.dev/fake-gpu"  # the annotation by which `make cluster` marks them
 CLUSTER_ROLE = "the optional ClusterRole in docs/rbac.md shows it"
 
 
@@ -110,8 +113,8 @@ def _claim(api: Api, name: str) -> Iterator[Finding]:
     try:
         claim = api.get("persistentvolumeclaims", name)
     except NotFoundError:
-        advice = f"helm install platform jobctl-platform -n {api.place.namespace}, or name yours: --claim, volume.claim"
-        yield Finding("claim", "fail", f"there is no claim {name}", advice)
+        advice = f"{making_a_claim(api.place)}, or name yours: --claim, volume.claim"
+        yield Finding("claim", "fail", f"there is no claim {name} in namespace {api.place.namespace}", advice)
         return
     except ForbiddenError as error:
         yield Finding("claim", "fail", str(error), "have the Role in docs/rbac.md bound to you")
@@ -143,8 +146,9 @@ def _nodes(api: Api, image: str) -> Iterator[Finding]:
     ready = [node for node in nodes if _is_ready(node)]
     for profile in profiles.load_all():
         yield _profile(profile, ready)
-    having = [node for node in ready if _has_image(node, image)]
-    where = f"{image} is on {len(having)} of {len(ready)} nodes, as far as nodes tell"
+    taking = [node for node in ready if any(fits(profile, node) for profile in profiles.load_all())]
+    having = [node for node in taking if _has_image(node, image)]
+    where = f"{image} is on {len(having)} of {len(taking)} nodes that take jobs, as far as nodes tell"
     if having:
         yield Finding("image", "ok", where)
     else:
@@ -161,15 +165,15 @@ def _profile(profile: profiles.Profile, nodes: Sequence[Object]) -> Finding:
             return Finding(check, "ok", _nodes_of(len(fitting)))
         return Finding(check, "fail", "no node is ready and may be scheduled to", "kubectl get nodes")
     gpus = sum(int((node.get("status") or {}).get("allocatable", {}).get("nvidia.com/gpu", 0)) for node in fitting)
-    said = f"{_nodes_of(len(fitting))} ({', '.join(profile.products)}) with {gpus} GPUs"
+    products = sorted({(node["metadata"].get("labels") or {}).get(PRODUCT, "any") for node in fitting})
+    fake = any(FAKE_GPU in (node["metadata"].get("annotations") or {}) for node in fitting)
+    said = f"{_nodes_of(len(fitting))} ({', '.join(products)}) with {gpus} {'fake ' if fake else ''}GPUs"
     if not fitting:
         advice = "jobs with it would wait for one: label nodes by GPU feature discovery, or choose another --gpu"
-        return Finding(
-            check, "warn", f"no node is labelled nvidia.com/gpu.product={' or '.join(profile.products)}", advice
-        )
+        return Finding(check, "warn", f"no node is labelled {PRODUCT}={' or '.join(profile.products)}", advice)
     if gpus == 0:
         return Finding(check, "warn", said, "the nodes advertise no nvidia.com/gpu: install NVIDIA's device plugin")
-    return Finding(check, "ok", said)
+    return Finding(check, "ok", said, "no device is behind them: submit with --allow-cpu" if fake else None)
 
 
 def fits(profile: profiles.Profile, node: Object) -> bool:
@@ -180,7 +184,7 @@ def fits(profile: profiles.Profile, node: Object) -> bool:
     if spec.get("unschedulable") or any(taint.get("key") not in tolerated for taint in taints):
         return False
     labels = node["metadata"].get("labels") or {}
-    return not profile.products or labels.get("nvidia.com/gpu.product") in profile.products
+    return not profile.products or labels.get(PRODUCT) in profile.products
 
 
 def _is_ready(node: Object) -> bool:
@@ -206,7 +210,7 @@ def _metrics(api: Api) -> Iterator[Finding]:
     else:
         yield Finding(
             "metrics", "warn", "the Prometheus Operator's resources (PodMonitor) are not there",
-            "jobs run without; for metrics install kube-prometheus-stack, then jobctl-platform with its monitor",
+            "jobs run without; for metrics install kube-prometheus-stack, then jobctl-platform again",
         )  # fmt: skip
 
 

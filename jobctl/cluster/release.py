@@ -18,11 +18,12 @@ from jobctl.errors import JobctlError, NotFoundError, RefusedError
 Object = dict[str, Any]
 
 HELM_SECONDS = 30
+RENDER_SECONDS = 8  # for what changes nothing, and can be had without the cluster too
 ABANDONED_SECONDS = 120  # for a revision that is still pending
 CHART = "jobctl"
 _UNREACHABLE = (
     "cluster unreachable", "connection refused", "i/o timeout", "no such host", "TLS handshake timeout", "EOF",
-    "context deadline exceeded", "no route to host",
+    "context deadline exceeded", "no route to host", "no answer to", "tls: ",
 )  # fmt: skip
 _BUSY = "another operation (install/upgrade/rollback) is in progress"
 
@@ -44,7 +45,9 @@ class Helm:
     def render(self, name: str, values: Mapping[str, Any]) -> tuple[int, list[Object]]:
         """The revision and the objects that an upgrade would bring, worked out with the cluster, changing nothing."""
         said = self._run(
-            self._upgrade(name, "--dry-run=server", "--hide-notes", "--disable-openapi-validation"), values
+            self._upgrade(name, "--dry-run=server", "--hide-notes", "--disable-openapi-validation"),
+            values,
+            RENDER_SECONDS,
         )
         release = json.loads(said)
         import yaml
@@ -82,13 +85,13 @@ class Helm:
         chart = str(chart_directory())
         return ["upgrade", name, chart, "--install", "--reset-values", "--values", "-", "-o", "json", *more]
 
-    def _run(self, arguments: list[str], values: Mapping[str, Any] | None) -> str:
+    def _run(self, arguments: list[str], values: Mapping[str, Any] | None, seconds: float = HELM_SECONDS) -> str:
         where = ["--namespace", self.place.namespace]
         if self.place.context != IN_CLUSTER:
             where += ["--kube-context", self.place.context]
         stdin = "" if values is None else json.dumps(values, allow_nan=False)
         try:
-            return helm.run([*arguments, *where], stdin=stdin, timeout_seconds=HELM_SECONDS)
+            return helm.run([*arguments, *where], stdin=stdin, timeout_seconds=seconds)
         except helm.HelmError as error:
             raise self._explained(error) from error
 
@@ -156,6 +159,11 @@ def try_out(api: Api, release: Release) -> None:
     api.create("pods", pod, dry_run=True)
 
 
+def making_a_claim(place: Place) -> str:
+    """The command that gives a namespace the claim `shared`."""
+    return f"helm upgrade --install platform {chart_directory('jobctl-platform')} -n {place.namespace}"
+
+
 def _check_claim(api: Api, job: Object, pod_spec: Object) -> None:
     namespace = api.place.namespace
     for volume in pod_spec.get("volumes") or []:
@@ -166,8 +174,8 @@ def _check_claim(api: Api, job: Object, pod_spec: Object) -> None:
             claim = api.get("persistentvolumeclaims", name)
         except NotFoundError as error:
             raise RefusedError(
-                f"There is no claim {name} in namespace {namespace}: `helm install platform jobctl-platform -n "
-                f"{namespace}` makes one, or name another with --set volume.claim=NAME."
+                f"There is no claim {name} in namespace {namespace}: `{making_a_claim(api.place)}` makes one named "
+                "shared, or name yours with --set volume.claim=NAME."
             ) from error
         modes = (claim.get("status") or {}).get("accessModes") or claim["spec"].get("accessModes") or []
         replicas = int(job["spec"].get("parallelism") or 1)

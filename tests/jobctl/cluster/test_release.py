@@ -68,3 +68,13 @@ def test_helm_s_complaint_is_a_sentence_with_its_exit_status(case, monkeypatch):
     with pytest.raises(kind) as caught:
         Helm(PLACE).values("x")
     assert sentence in str(caught.value)
+
+
+def test_a_helm_that_gets_no_answer_is_a_cluster_that_does_not_answer(monkeypatch, tmp_path):
+    stuck = tmp_path / "helm"
+    stuck.write_text("#!/bin/sh\nexec sleep 30\n")
+    stuck.chmod(0o755)
+    monkeypatch.setenv("JOBCTL_HELM", str(stuck))
+    monkeypatch.setattr("jobctl.cluster.release.RENDER_SECONDS", 0.2)
+    with pytest.raises(UnreachableError, match=r"does not answer: no answer to `helm upgrade` for 0\.2 s"):
+        Helm(PLACE).render("x", {})
