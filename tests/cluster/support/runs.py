@@ -56,14 +56,19 @@ class Runs:
         command = [str(JOBCTL), *arguments, "--context", self.namespace.cluster.context, "-n", self.namespace.name]
         return subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
 
+    def done(self, *arguments: str) -> str:
+        """What a command prints that has to end with 0."""
+        done = self.jobctl(*arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
     def submit(self, name: str, *options: str, **settings: Any) -> None:
         """`jobctl submit train`; `settings` take the place of those of the same name that all runs have."""
         merged = {**self.settings, **settings}
         sets = [f"--set={key}={json.dumps(value)}" for key, value in merged.items()]
         sets += [f"--set=resources.requests.{key}={value}" for key, value in self.requests.items()]
         given = ["--data", "datasets/tiny", "--image", self.namespace.image, *self.flags]
-        done = self.jobctl("submit", "train", "--name", name, *given, *sets, *options)
-        assert done.returncode == 0, done.stderr
+        self.done("submit", "train", "--name", name, *given, *sets, *options)
 
     def wait(self, name: str) -> int:
         return self.jobctl("wait", name).returncode
@@ -75,6 +80,10 @@ class Runs:
         """The newest step in the run's metrics."""
         return max((line["step"] for line in self.metrics(name)), default=0)
 
+    def saved(self, name: str) -> list[str]:
+        """The names of the run's checkpoints, in order."""
+        return sorted(path.name for path in (self.directory(name) / "checkpoints").glob("step-*"))
+
     def metrics(self, name: str) -> list[Dict]:
         """The lines of all attempts, in the order of their fencing numbers; one that is being written is left out."""
         files = sorted((self.directory(name) / "metrics").glob("*.jsonl"))
@@ -84,6 +93,13 @@ class Runs:
         """The files of the last step's checkpoint, which are equal to the bit if the tensors are."""
         last = max((self.directory(name) / "checkpoints").glob(f"step-{self.settings['steps']:08d}.*"))
         return {file: (last / file).read_bytes() for file in ("model.safetensors", "optimizer.safetensors")}
+
+    def fence(self, name: str) -> int:
+        """The number of the run's newest lease."""
+        return max(int(path.name) for path in (self.directory(name) / "lease" / "0").iterdir() if path.name.isdigit())
+
+    def lease(self, name: str, number: int) -> Dict:
+        return json.loads((self.directory(name) / "lease" / "0" / f"{number:06d}").read_text())
 
     def pods(self, name: str) -> dict[int, Dict]:
         """The newest pod of each index."""

@@ -1,0 +1,178 @@
+"""What can happen to a running job on a cluster, and what a run's recovery is made of, told by the times it leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from pathlib import Path
+
+from runs import UID, Dict, Runs
+
+SOURCE = "/opt/source"  # PYTHONPATH in docker/worker.Dockerfile
+FAULTS = Path(__file__).resolve().parent / "faults" / "sitecustomize.py"
+INTERRUPTED, KILLED = 75, 137  # exit codes
+REPORT = "JOBCTL_DISRUPTIONS_REPORT"  # a file that gets a line of JSON for every recovery
+KILL_LOOP = """
+import os, pathlib
+for line in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+    if b"-m\\0workers.loop\\0" in line.read_bytes():
+        os.kill(int(line.parent.name), 9)
+"""
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """Seconds from a disruption to the run's next step, part by part. Kubernetes' own times are whole seconds."""
+
+    ending: float  # until the old attempt has ended: it saves
+    back_off: float  # until the Job controller makes the next pod
+    scheduling: float
+    container_start: float
+    supervisor_and_lease: float  # until the attempt has begun
+    python_and_restore: float  # until its first step is done
+
+    @property
+    def seconds(self) -> float:
+        return sum(getattr(self, part.name) for part in fields(self))
+
+
+@dataclass(frozen=True)
+class Account:
+    """What a job's end says of the attempts before it. `counted` and `ignored`: of the last pod's index."""
+
+    codes: list[int | None]
+    failed: int = 0
+    failed_indexes: str = ""
+    counted: int = 0
+    ignored: int = 0
+
+
+def account(runs: Runs, name: str, index: int = 0) -> Account:
+    """Of the newest Job of a release, and of all attempts of an index."""
+    status = newest_job(runs, name)["status"]
+    notes = runs.pods(name)[index]["metadata"]["annotations"]
+    return Account(
+        codes=[(record["end"] or {}).get("exitCode") for record, _ in runs.attempts(name) if record["index"] == index],
+        failed=status.get("failed", 0),
+        failed_indexes=status.get("failedIndexes", ""),
+        counted=int(notes.get("batch.kubernetes.io/job-index-failure-count", 0)),
+        ignored=int(notes.get("batch.kubernetes.io/job-index-ignored-failure-count", 0)),
+    )
+
+
+def newest_job(runs: Runs, name: str) -> Dict:
+    jobs = runs.namespace.items("jobs", f"--selector=app.kubernetes.io/instance={name}")
+    return max(jobs, key=lambda job: job["metadata"]["creationTimestamp"])
+
+
+class Watch:
+    """Made in the moment of a disruption; says afterwards how the run came back."""
+
+    def __init__(self, runs: Runs, name: str, index: int = 0) -> None:
+        self.runs, self.name, self.index = runs, name, index
+        self.pod = runs.pods(name)[index]
+        self.fence = runs.fence(name)
+        self.asked = time.time()
+
+    def replacement(self, seconds: float = 150) -> Dict:
+        """The pod that takes the place of the one of before, once its container has started."""
+
+        def started() -> Dict | None:
+            pod = self.runs.pods(self.name).get(self.index, self.pod)
+            is_new = pod["metadata"]["uid"] != self.pod["metadata"]["uid"]
+            return pod if is_new and _container_start(pod) else None
+
+        return self.runs.namespace.wait_for(f"{self.name} has a new pod", started, seconds)
+
+    def ended(self) -> float:
+        """When the old attempt had ended, by itself."""
+        records = {record["podUid"]: record for record, _ in self.runs.attempts(self.name)}
+        end = records[self.pod["metadata"]["uid"]]["end"]
+        return _unix(end["endedAt"]) if end else self.asked
+
+    def recovery(self, since: float | None = None) -> Recovery:
+        """Of the run after this disruption; `since`: the time from which it could come back, if not from the first."""
+        pod = self.replacement()
+        asked = since or self.asked
+        stepped = self.runs.namespace.wait_for(f"{self.name} makes steps again", self._first_step, 150)
+        attempts = {record["podUid"]: record for record, _ in self.runs.attempts(self.name)}
+        old, new = (attempts.get(one["metadata"]["uid"], {}) for one in (self.pod, pod))
+        scheduled = next(c for c in pod["status"]["conditions"] if c["type"] == "PodScheduled")["lastTransitionTime"]
+        moments = [
+            (old.get("end") or {}).get("endedAt"),
+            pod["metadata"]["creationTimestamp"],
+            scheduled,
+            _container_start(pod),
+            new["startedAt"],
+        ]
+        reached, seconds = asked, []
+        for moment in [*(_unix(moment) if moment else asked for moment in moments), stepped]:
+            seconds.append(round(max(0.0, moment - reached), 1))
+            reached = max(reached, moment)
+        return Recovery(*seconds)
+
+    def _first_step(self) -> float | None:
+        """When the first step after the disruption was done: from its line of metrics, which tells of several."""
+        for file in sorted((self.runs.directory(self.name) / "metrics").glob("0.*.jsonl")):
+            fence = int(file.suffixes[0][1:])
+            lines = [line for line in file.read_text().splitlines() if line.endswith("}")]
+            if fence <= self.fence or not lines:
+                continue
+            line = json.loads(lines[0])
+            adopted = self.runs.lease(self.name, fence)["adopted"]
+            return line["time"] - (line["step"] - (adopted["step"] or 0) - 1) * line["step_seconds"]
+        return None
+
+
+def begin(runs: Runs, name: str, *options: str) -> Watch:
+    """A run that has saved once and is about to be disturbed."""
+    runs.submit(name, *options)
+    runs.namespace.wait_for(f"{name} has saved", lambda: runs.saved(name), 150)
+    return Watch(runs, name)
+
+
+def is_reported() -> bool:
+    return REPORT in os.environ
+
+
+def report(what: str, recovery: Recovery) -> None:
+    """Into the report, if one is written (`make test-disruptions`)."""
+    print(f"{what}: {recovery.seconds:.1f} s to the next step: {recovery}")
+    if path := os.environ.get(REPORT):
+        with Path(path).open("a") as file:
+            file.write(json.dumps({"what": what, **asdict(recovery)}) + "\n")
+
+
+def _container_start(pod: Dict) -> str | None:
+    states = [status["state"] for status in pod["status"].get("containerStatuses", [])]
+    return next((how["startedAt"] for state in states for how in state.values() if how.get("startedAt")), None)
+
+
+def _unix(text: str) -> float:
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+
+
+# --- what a test does to a run ----------------------------------------------------------------------------------------
+
+
+def kill_loop(runs: Runs, pod: str) -> None:
+    """SIGKILL for the loop's process alone; its supervisor, the pod's first process, lives on and reports it."""
+    runs.namespace.kubectl("exec", pod, "--", "python", "-c", KILL_LOOP)
+
+
+def fault(runs: Runs, name: str, step: int) -> list[str]:
+    """Options of `submit` that have a run's first lease meet a fault of faults/sitecustomize.py as it saves `step`."""
+    directory = runs.namespace.volume / "faults"
+    directory.mkdir(exist_ok=True)
+    (directory / FAULTS.name).write_text(FAULTS.read_text())
+    for path in (directory, directory / FAULTS.name):
+        os.chown(path, UID, UID)
+    env = {
+        "PYTHONPATH": f"/shared/faults:{SOURCE}",
+        "JOBCTL_TEST_FAULT": name,
+        "JOBCTL_TEST_CHECKPOINT": f"step-{step:08d}",
+    }
+    return [f"--set=env.{key}={value}" for key, value in env.items()]
