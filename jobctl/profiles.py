@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,25 +12,20 @@ from jobctl.errors import UsageError, nearest
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """What one replica of a kind is given unless the spec's `resources` says otherwise: Kubernetes quantities."""
-
-    cpu: str
-    memory: str  # /dev/shm included
-    shm: str
-    tmp: str
-
-
-@dataclass(frozen=True)
 class Profile:
-    """A named GPU and the needs of each kind of job on it. `gpu_memory_gib` is None where there is no GPU."""
+    """A named GPU, and what goes with one of it on its node; what a job needs stands in the chart's tasks/.
+
+    `gpu_memory_gib` is None where there is no GPU. `cpu_share_millicores`: the most that a job asks for each GPU of a
+    replica (without a GPU: for a replica). `host_memory_mib`: what a process takes on the host for using the device.
+    """
 
     name: str
     description: str
     device: Literal["cpu", "cuda"]
     products: tuple[str, ...]
     gpu_memory_gib: float | None
-    kinds: Mapping[str, Sizes]
+    cpu_share_millicores: int
+    host_memory_mib: int
 
 
 def names() -> list[str]:
@@ -60,5 +54,6 @@ def _read(path: Path) -> Profile:
         device=document["device"],
         products=tuple(document.get("products", ())),
         gpu_memory_gib=document.get("gpuMemoryGiB"),
-        kinds={kind: Sizes(**sizes) for kind, sizes in document["kinds"].items()},
+        cpu_share_millicores=document["share"]["cpuMillicores"],
+        host_memory_mib=document["hostMemoryMiB"],
     )

@@ -1,6 +1,7 @@
 """Writes what the chart has to know of the tasks: `python -m workers.describe [--write | --check] [--chart DIRECTORY]`.
 
-`tasks/TASK.schema.json` holds the settings that each kind takes, `tasks/TASK.yaml` what a sample of each model costs.
+`tasks/TASK.schema.json` holds the settings that each kind takes, `tasks/TASK.yaml` what a sample of each model costs
+and what a replica of each kind needs of its node.
 The chart is the only way by which jobctl learns either: it never imports torch or workers.
 """
 
@@ -47,13 +48,16 @@ def _without_titles(schema: Any) -> Any:
 def _predictor_costs() -> str:
     import yaml
 
+    from workers.needs import needs
     from workers.tasks.predictor.cost import cost
     from workers.tasks.predictor.model import SIZES
     from workers.tasks.predictor.settings import TrainSettings
 
     default = TrainSettings()
     models = {size: cost(default.model_copy(update={"model": size})) for size in SIZES}
-    return yaml.safe_dump({"task": "predictor", "defaultModel": default.model, "models": models}, sort_keys=False)
+    largest = max(model["activationBytesPerSample"] + model["bytesPerSample"] for model in models.values())
+    costs = {"task": "predictor", "defaultModel": default.model, "models": models, "needs": needs(largest)}
+    return yaml.safe_dump(costs, sort_keys=False)
 
 
 def main(arguments: list[str] | None = None) -> int:

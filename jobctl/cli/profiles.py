@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import click
 
-from jobctl.cli.options import KINDS
 from jobctl.cli.output import emit, output_option, print_table
 from jobctl.cli.session import Session
 from jobctl.profiles import load_all
@@ -17,7 +15,7 @@ from jobctl.profiles import load_all
 @output_option
 @click.pass_obj
 def profiles_command(session: Session, output: str) -> None:
-    """List the GPU profiles and what each kind of job gets on them."""
+    """List the GPU profiles. What a job asks for of a node follows its need: `jobctl render` shows it."""
     session.say_where()
     document = {"backend": session.where_document, "profiles": [_document(profile) for profile in load_all()]}
     emit(document, output, _table)
@@ -29,8 +27,9 @@ def _document(profile: Any) -> dict[str, Any]:
         "description": profile.description,
         "device": profile.device,
         "gpuMemoryGiB": profile.gpu_memory_gib,
+        "cpuShareMillicores": profile.cpu_share_millicores,
+        "hostMemoryMiB": profile.host_memory_mib,
         "products": list(profile.products),
-        "kinds": {kind: asdict(sizes) for kind, sizes in profile.kinds.items()},
     }
 
 
@@ -40,9 +39,9 @@ def _table(document: dict[str, Any]) -> None:
             profile["name"],
             profile["device"],
             profile["gpuMemoryGiB"],
-            *(f"{sizes['cpu']} CPU, {sizes['memory']}" for sizes in (profile["kinds"][kind] for kind in KINDS)),
+            f"{profile['cpuShareMillicores'] / 1000:g}",
             profile["description"],
         )
         for profile in document["profiles"]
     ]
-    print_table(("PROFILE", "DEVICE", "GPU GIB", *(kind.upper() for kind in KINDS), "DESCRIPTION"), rows)
+    print_table(("PROFILE", "DEVICE", "GPU GIB", "CPUS AT MOST", "DESCRIPTION"), rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,10 @@ from jobctl import helm
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "jobctl-platform"
 OPERATOR = ("--api-versions", "monitoring.coreos.com/v1/PodMonitor")
+RELABELINGS = [
+    {"action": "keep", "sourceLabels": ["__meta_kubernetes_pod_container_port_name"], "regex": "metrics(-[0-9]+)?"},
+    {"targetLabel": "endpoint", "replacement": "metrics"},
+]
 
 
 @pytest.fixture
@@ -50,17 +55,23 @@ def test_a_cluster_with_the_operator_scrapes_the_metrics_port_of_all_jobs(monito
         },
         "spec": {
             "selector": {"matchLabels": {"app.kubernetes.io/name": "jobctl"}},
-            "podMetricsEndpoints": [{"port": "metrics"}],
+            "podMetricsEndpoints": [{"relabelings": RELABELINGS}],
         },
     }
 
 
-def test_what_the_monitor_selects_is_what_the_jobs_chart_renders(monitors, render, pick):
+@pytest.mark.parametrize("processes", [1, 8])
+def test_what_the_monitor_keeps_is_the_metrics_port_of_each_process_and_no_other(monitors, render, pick, processes):
     (monitor,) = monitors(cluster=OPERATOR)
-    template = pick(render({"kind": "collect"}), "Job")["spec"]["template"]
+    values = {"kind": "train", "gpu": "a100", "replicas": 2, "gpusPerReplica": processes}
+    template = pick(render(values), "Job")["spec"]["template"]
     assert monitor["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
-    ports = {port["name"] for container in template["spec"]["containers"] for port in container["ports"]}
-    assert {endpoint["port"] for endpoint in monitor["spec"]["podMetricsEndpoints"]} <= ports
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    (keep, _) = endpoint["relabelings"]
+    ports = {port["name"]: port["containerPort"] for port in template["spec"]["containers"][0]["ports"]}
+    kept = [port for name, port in ports.items() if re.fullmatch(keep["regex"], name)]
+    assert kept == list(range(9400, 9400 + processes))  # as workers/metrics.py serves: the port plus the local rank
+    assert ports.keys() > {"metrics", "store"} if processes > 1 else ports.keys() == {"metrics", "store"}
 
 
 def test_a_cluster_without_the_operator_gets_no_monitor(monitors):
@@ -78,7 +89,7 @@ def test_labels_and_interval_are_the_users_but_the_charts_own_labels_stay(monito
     (monitor,) = monitors("monitoring.labels.release=stack", own, "monitoring.interval=30s", cluster=OPERATOR)
     labels = monitor["metadata"]["labels"]
     assert (labels["release"], labels["app.kubernetes.io/name"]) == ("stack", "jobctl-platform")
-    assert monitor["spec"]["podMetricsEndpoints"] == [{"port": "metrics", "interval": "30s"}]
+    assert monitor["spec"]["podMetricsEndpoints"] == [{"relabelings": RELABELINGS, "interval": "30s"}]
 
 
 def test_the_dashboard_is_in_a_config_map_that_grafanas_sidecar_finds(schema_errors):

@@ -127,16 +127,6 @@ def test_a_users_environment_wins_and_stays_text(render, pick):
     assert entries[-1] == {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}
 
 
-def test_shared_memory_is_as_large_as_the_profile_plans(render, pick):
-    def shm(values):
-        volumes = pick(render(values), "Job")["spec"]["template"]["spec"]["volumes"]
-        return {volume["name"]: volume for volume in volumes}["shm"]["emptyDir"]
-
-    assert shm({"kind": "train", "gpu": "a100"}) == {"medium": "Memory", "sizeLimit": "16Gi"}
-    assert shm({"kind": "train", "gpu": "cpu"}) == {"medium": "Memory", "sizeLimit": "512Mi"}
-    assert shm({"kind": "train", "resources": {"shm": "3Gi"}}) == {"medium": "Memory", "sizeLimit": "3Gi"}
-
-
 def test_a_gpu_profile_asks_for_its_gpus_and_their_nodes(render, pick):
     pod = pick(render({"kind": "train", "gpu": "a10g", "gpusPerReplica": 2}), "Job")["spec"]["template"]["spec"]
     assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "2"
@@ -159,32 +149,13 @@ def test_allow_cpu_leaves_the_place_alone_and_tells_the_worker(render, pick, con
 
     def place(objects):
         pod = pick(objects, "Job")["spec"]["template"]["spec"]
-        return pod["affinity"], pod["tolerations"], pod["containers"][0]["resources"]
+        return pod["affinity"], pod["tolerations"], pod["containers"][0]["resources"]["limits"]
 
     assert place(strict) == place(lenient)
     assert [(config["device"], config["allowCpu"]) for config in map(config_of, (strict, lenient))] == [
         ("cuda", False),
         ("cuda", True),
     ]
-
-
-@pytest.mark.parametrize(
-    ("resources", "requests", "limits"),
-    [
-        ({}, {"cpu": "500m", "memory": "2Gi"}, {"memory": "2Gi"}),
-        ({"requests": {"memory": "9Gi"}}, {"cpu": "500m", "memory": "9Gi"}, {"memory": "9Gi"}),
-        ({"limits": {"memory": "1Gi"}}, {"cpu": "500m", "memory": "1Gi"}, {"memory": "1Gi"}),
-        (
-            {"requests": {"cpu": 2}, "limits": {"cpu": "4"}},
-            {"cpu": "2", "memory": "2Gi"},
-            {"cpu": "4", "memory": "2Gi"},
-        ),
-    ],
-)
-def test_a_users_sizes_win_and_are_text(render, pick, resources, requests, limits):
-    objects = render({"kind": "eval", "from": "r", "resources": resources})
-    container = pick(objects, "Job")["spec"]["template"]["spec"]["containers"][0]
-    assert container["resources"] == {"requests": requests, "limits": limits}
 
 
 def test_labels_of_a_user_never_replace_those_that_objects_are_found_by(render, pick):

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
 from jobctl import profiles
 from jobctl.errors import UsageError
-
-QUANTITY = re.compile(r"[0-9]+(m|Ki|Mi|Gi|Ti)?")
 
 
 def test_cpu_is_always_there_and_has_no_gpu():
@@ -31,20 +27,10 @@ def test_gpu_profiles_name_the_products_that_nodes_are_labelled_with():
 
 
 @pytest.mark.parametrize("name", profiles.names())
-def test_every_profile_sizes_every_kind_in_quantities(name):
+def test_every_profile_says_which_share_of_its_node_a_gpu_may_take(name):
     profile = profiles.load(name)
-    assert set(profile.kinds) == {"collect", "train", "eval"}
-    for sizes in profile.kinds.values():
-        for quantity in (sizes.cpu, sizes.memory, sizes.shm, sizes.tmp):
-            assert QUANTITY.fullmatch(quantity)
-
-
-@pytest.mark.parametrize("name", profiles.names())
-def test_shared_memory_fits_into_the_memory_that_it_counts_towards(name):
-    units = {"Mi": 2**20, "Gi": 2**30}
-    for sizes in profiles.load(name).kinds.values():
-        shm, memory = (int(text[:-2]) * units[text[-2:]] for text in (sizes.shm, sizes.memory))
-        assert shm <= memory / 2
+    assert 0 < profile.cpu_share_millicores < 16_000
+    assert (profile.host_memory_mib > 0) == (profile.device == "cuda")
 
 
 def test_an_unknown_profile_is_refused_with_the_nearest_one():

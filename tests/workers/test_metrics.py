@@ -25,7 +25,7 @@ def metrics(tmp_path) -> Metrics:
 
 
 def scrape(metrics: Metrics) -> str:
-    port = metrics.runtime.metrics_port
+    port = metrics.runtime.metrics_port + metrics.runtime.local_rank
     return urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
 
 
@@ -96,14 +96,18 @@ def test_a_disk_that_fails_is_said_once_and_training_goes_on(metrics, capsys):
     assert [line["step"] for line in lines(metrics.log_file)] == [3]
 
 
-def test_several_processes_of_a_pod_are_told_apart(tmp_path):
+def test_several_processes_of_a_pod_serve_at_a_port_each_and_are_told_apart(tmp_path):
     config = CONFIG.model_copy(update={"gpus_per_replica": 2})
-    second = Metrics(Runtime(volume=tmp_path, tmp=tmp_path, local_rank=1, fence=7), config)
-    assert second.log_file.name == "0.000007.1.jsonl"
-    assert (
-        second.registry.get_sample_value(
-            "jobctl_restarts_total",
-            {"run": "x", "kind": "train", "task": "predictor", "index": "0", "local_rank": "1"},
-        )
-        == 0
-    )
+    port = free_port()
+    both = [
+        Metrics(Runtime(volume=tmp_path, tmp=tmp_path, metrics_port=port, local_rank=rank, fence=7), config)
+        for rank in range(2)
+    ]
+    for rank, metrics in enumerate(both):
+        metrics.serve()
+        metrics.set("samples_per_second", 100 + rank)
+    assert [metrics.log_file.name for metrics in both] == ["0.000007.jsonl", "0.000007.1.jsonl"]
+    for rank, metrics in enumerate(both):
+        labels = f'index="0",kind="train",local_rank="{rank}",run="x",task="predictor"'
+        served = [line for line in scrape(metrics).splitlines() if line.startswith("jobctl_samples_per_second{")]
+        assert served == [f"jobctl_samples_per_second{{{labels}}} {100 + rank}.0"]

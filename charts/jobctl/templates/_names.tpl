@@ -8,6 +8,8 @@ All other helpers take this rather than the root, so nothing is rendered before 
 {{- $planned := .Values.planned | default dict -}}
 {{- /* jobctl gives the revision where Helm cannot know it: `helm template` always says 1. */ -}}
 {{- $revision := include "jobctl.normal" ($planned.revision | default .Release.Revision) -}}
+{{- $profile := .Files.Get (printf "profiles/%s.yaml" $asked.gpu) | fromYaml -}}
+{{- $several := and (eq $asked.kind "train") (eq $profile.device "cuda") -}}
 {{- dict
   "run" .Release.Name
   "namespace" .Release.Namespace
@@ -17,7 +19,10 @@ All other helpers take this rather than the root, so nothing is rendered before 
   "spec" $asked
   "specHash" (sha256sum $spec | trunc 16)
   "freshToken" ($planned.freshToken | default nil)
-  "profile" (.Files.Get (printf "profiles/%s.yaml" $asked.gpu) | fromYaml)
+  "profile" $profile
+  "cpuProfile" (.Files.Get "profiles/cpu.yaml" | fromYaml)
+  "needs" (index (.Files.Get (printf "tasks/%s.yaml" $asked.task) | fromYaml).needs $asked.kind)
+  "processes" ($several | ternary $asked.gpusPerReplica 1)
   "image" ($asked.image | default (include "jobctl.defaultImage" .))
   "group" (and (eq $asked.kind "train") (gt (int $asked.replicas) 1))
   "graceSeconds" 60

@@ -50,8 +50,10 @@ containers:
     env:
       {{- include "jobctl.env" . | trim | nindent 6 }}
     ports:
-      - name: metrics
-        containerPort: {{ .metricsPort }}
+      {{- range $rank, $_ := until (int .processes) }}
+      - name: metrics{{ if $rank }}-{{ $rank }}{{ end }}
+        containerPort: {{ add $.metricsPort $rank }}
+      {{- end }}
       {{- if .group }}
       - name: store
         containerPort: {{ .storePort }}

@@ -1,10 +1,10 @@
 {{- /*
-Sizes as JSON {requests, limits, shm, tmp}: the profile's for this kind, overridden by the spec's resources. Memory is
-requested as it is limited, or the node could promise it twice and kill a pod that kept to its limit. There is no limit
-on the CPU: it would only slow down a job whose node has nothing else to do.
+Sizes as JSON {requests, limits, shm, tmp}: what the job needs, overridden by the spec's resources. Memory is requested as
+it is limited, or the node could promise it twice and kill a pod that kept to its limit. There is no limit on the CPU: it
+would only slow down a job whose node has nothing else to do.
 */ -}}
 {{- define "jobctl.sizes" -}}
-{{- $need := index .profile.kinds .spec.kind -}}
+{{- $need := include "jobctl.need" . | fromJson -}}
 {{- $own := .spec.resources -}}
 {{- $memory := coalesce $own.requests.memory $own.limits.memory $need.memory -}}
 {{- $requests := merge (dict) $own.requests (dict "cpu" $need.cpu "memory" $memory) -}}
@@ -13,6 +13,51 @@ on the CPU: it would only slow down a job whose node has nothing else to do.
 {{- $_ := set $limits "nvidia.com/gpu" (toJson .spec.gpusPerReplica) -}}
 {{- end -}}
 {{- dict "requests" $requests "limits" $limits "shm" ($own.shm | default $need.shm) "tmp" ($own.tmp | default $need.tmp) | toJson -}}
+{{- end -}}
+
+{{- /*
+What one replica needs as JSON {cpu, memory, shm, tmp}: the terms of tasks/TASK.yaml, each times the counts that it names.
+CPU is cut to its GPUs' share of their node, or with allowCpu to the cpu profile's: with less a job is only slower. Memory
+is never cut: with less it would be killed.
+*/ -}}
+{{- define "jobctl.need" -}}
+{{- $counts := include "jobctl.counts" . | fromJson -}}
+{{- $cpu := 0.0 -}}
+{{- $memory := 0.0 -}}
+{{- range .needs.terms -}}
+{{- $times := 1.0 -}}
+{{- range .times -}}
+{{- $times = mulf $times (index $counts .) -}}
+{{- end -}}
+{{- $cpu = addf $cpu (mulf $times (.cpuMillicores | default 0)) -}}
+{{- $memory = addf $memory (mulf $times (.memoryMiB | default 0)) -}}
+{{- end -}}
+{{- $shm := addf .needs.shmMiB (gt $counts.processes 1.0 | ternary .profile.groupShmMiB 0) -}}
+{{- $gpus := eq .profile.device "cuda" | ternary .spec.gpusPerReplica 1 -}}
+{{- $share := .spec.allowCpu | ternary .cpuProfile.share.cpuMillicores (mulf $gpus .profile.share.cpuMillicores) -}}
+{{- dict
+  "cpu" (printf "%.0fm" (minf $share $cpu))
+  "memory" (printf "%.0fMi" (ceil (addf $memory $shm)))
+  "shm" (printf "%.0fMi" $shm)
+  "tmp" (printf "%.0fMi" .needs.tmpMiB)
+  | toJson -}}
+{{- end -}}
+
+{{- /*
+What a term may be times of, as JSON: settings (the task's table has what one counts as that is left open), the pod's
+processes, hostMemoryMiB of the profile, and `samples`: the pod's share of a training's batch.
+*/ -}}
+{{- define "jobctl.counts" -}}
+{{- $settings := .spec.settings -}}
+{{- $counts := dict "processes" .processes "hostMemoryMiB" .profile.hostMemoryMiB -}}
+{{- range $name, $open := .needs.counts -}}
+{{- $_ := set $counts $name (get $settings $name | default $open) -}}
+{{- end -}}
+{{- if eq .spec.kind "train" -}}
+{{- $own := mulf .processes ($settings.batchPerReplica | default 0) -}}
+{{- $_ := set $counts "samples" ($own | default (divf $counts.batch .spec.replicas)) -}}
+{{- end -}}
+{{- toJson $counts -}}
 {{- end -}}
 
 {{- /* Where pods may and should run, as the pod's affinity. */ -}}

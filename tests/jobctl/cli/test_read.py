@@ -130,5 +130,5 @@ def test_profiles_are_those_of_the_chart(jobctl):
     names = {profile["name"]: profile for profile in document["profiles"]}
     assert {"cpu", "a10g", "a100"} <= names.keys()
     assert names["cpu"]["gpuMemoryGiB"] is None
-    assert set(names["cpu"]["kinds"]["train"]) == {"cpu", "memory", "shm", "tmp"}
+    assert (names["cpu"]["cpuShareMillicores"], names["cpu"]["hostMemoryMiB"]) == (400, 0)
     assert "NVIDIA A10G" in jobctl("profiles").out
