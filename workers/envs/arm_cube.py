@@ -69,7 +69,9 @@ class ArmCubeEnv(gym.Env[Observation, NDArray[np.float32]]):
         model = self.model
         self._pads = np.array([model.geom("left_pad").id, model.geom("right_pad").id])
         self._wrist_force = self.data.sensor("wrist_force").data  # these four are views: they follow the simulation
-        self._arm_forces = [self.data.sensor(name).data for name in ("arm_on_wall", "arm_on_table")]
+        wall, table = (model.sensor(name).adr[0] for name in ("arm_on_wall", "arm_on_table"))  # beside each other
+        self._arm_forces = self.data.sensordata[wall : table + 3].reshape(2, 3)
+        self._forces = np.empty((self._substeps, 2, 3))
         self._fingers_on_cube = [self.data.sensor(name).data for name in ("left_on_cube", "right_on_cube")]
         self._cube_qpos = model.joint("cube").qposadr[0]
         self._cube_body, self._hand_body = model.body("cube").id, model.body("hand").id
@@ -195,10 +197,10 @@ class ArmCubeEnv(gym.Env[Observation, NDArray[np.float32]]):
         data.ctrl[arm.motors] = self._command
         data.ctrl[arm.grip_motor] = (self._action[3] + 1) / 2 * FINGER_TRAVEL_M
         self._disturb(self._judge.steps)
-        peak = 0.0
-        for _ in range(self._substeps):
+        for substep in range(self._substeps):
             self._mujoco.mj_step(model, data)
-            peak = max(peak, *(float(np.linalg.norm(force)) for force in self._arm_forces))
+            self._forces[substep] = self._arm_forces
+        peak = float(np.sqrt(np.square(self._forces).sum(-1).max()))
         self._mujoco.mj_forward(model, data)  # so that poses, forces and pictures belong to the same instant
         x, y, z = data.qpos[self._cube_qpos : self._cube_qpos + 3]
         fingers = sum(bool(found[0]) for found in self._fingers_on_cube)

@@ -32,7 +32,9 @@ class Camera:
 
 def find_cube(image: NDArray[np.uint8]) -> Patch | None:
     """The red patch of an image (H, W, 3), or None where it isn't seen."""
-    red, green, blue = image[..., 0], image[..., 1], image[..., 2]
+    red, green, blue = (
+        image[..., colour].copy() for colour in range(3)
+    )  # with gaps between them all takes twice as long
     half = red >> 1
     mask = (red >= MIN_BRIGHTNESS) & (half > green) & (half > blue)
     found = np.flatnonzero(mask)
