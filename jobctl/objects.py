@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
@@ -50,6 +50,18 @@ class Backoff:
 
 
 @dataclass(frozen=True)
+class LostNode:
+    """A node that does not report any more, and since when the cluster thinks so."""
+
+    name: str
+    since: datetime | None
+
+    def __str__(self) -> str:
+        since = f" since {self.since.astimezone(UTC):%H:%M:%S} UTC" if self.since else ""
+        return f"node {self.name} has not been heard of{since}"
+
+
+@dataclass(frozen=True)
 class ReplicaView:
     """The newest pod of one index."""
 
@@ -64,6 +76,7 @@ class ReplicaView:
     message: str | None
     summary: dict[str, Any] = field(default_factory=dict)
     unscheduled: bool = False  # no node has been found for it yet
+    lost_node: LostNode | None = None  # it was running when its node fell silent
 
 
 def parse_time(text: str | None) -> datetime | None:
@@ -156,6 +169,17 @@ def condition_of(pod: dict[str, Any], kind: str) -> dict[str, Any]:
     return next((c for c in (pod.get("status") or {}).get("conditions") or [] if c.get("type") == kind), {})
 
 
+def lost_node_of(pod: dict[str, Any]) -> LostNode | None:
+    """The node of a pod that runs as far as anybody knows: when a node falls silent, the node controller takes Ready
+    from its pods, and leaves ContainersReady as the kubelet wrote it last.
+    """
+    ready = condition_of(pod, "Ready")
+    known = condition_of(pod, "ContainersReady").get("status") == "True"
+    if (pod.get("status") or {}).get("phase") != "Running" or ready.get("status") != "False" or not known:
+        return None
+    return LostNode(str((pod.get("spec") or {}).get("nodeName") or ""), parse_time(ready.get("lastTransitionTime")))
+
+
 def _with_meaning(code: int, said: str) -> str:
     meaning = EXIT_MEANINGS[code]
     return said if said.lower().startswith(meaning.split(",")[0].lower()) else f"{meaning}: {said}"
@@ -177,6 +201,9 @@ def replica_view(index: int, pods: list[dict[str, Any]], metrics_port: int | Non
     unscheduled = scheduled.get("status") == "False"
     if message is None and unscheduled:
         message = one_line(scheduled.get("message"))
+    lost_node = lost_node_of(pod)
+    if lost_node is not None:
+        message = f"its {lost_node}"
     pid = annotations.get(PID_ANNOTATION)
     phase = str(status.get("phase") or "Pending")
     address = status.get("podIP")
@@ -189,11 +216,12 @@ def replica_view(index: int, pods: list[dict[str, Any]], metrics_port: int | Non
         pid=int(pid) if pid is not None and str(pid).isdigit() else None,
         address=address,
         metrics_url=f"http://{address}:{metrics_port}/metrics"
-        if address and metrics_port and phase == "Running"
+        if address and metrics_port and phase == "Running" and lost_node is None
         else None,
         message=message,
         summary=summary,
         unscheduled=unscheduled,
+        lost_node=lost_node,
     )
 
 

@@ -57,6 +57,10 @@ CONDITION_MEANINGS: dict[str, str] = {
 }
 
 
+# The taint that says of a node that it is off: its pods are given up, and may be replaced.
+OUT_OF_SERVICE = "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"
+
+
 @dataclass(frozen=True)
 class JobView:
     """One job as `list` and `status` show it."""
@@ -150,11 +154,17 @@ class Facts:
 
     @property
     def running(self) -> tuple[ReplicaView, ...]:
-        return tuple(r for r in self.replicas if r.phase == "Running" and r.index not in self.ended)
+        alive = (r for r in self.replicas if r.phase == "Running" and r.lost_node is None)
+        return tuple(r for r in alive if r.index not in self.ended)
 
     @property
     def waiting(self) -> tuple[ReplicaView, ...]:
         return tuple(r for r in self.replicas if r.phase == "Pending" and r.index not in self.ended)
+
+    @property
+    def lost(self) -> tuple[ReplicaView, ...]:
+        """Those that run as far as anybody knows, on a node that is not heard of."""
+        return tuple(r for r in self.replicas if r.lost_node is not None and r.index not in self.ended)
 
     @property
     def down(self) -> frozenset[int]:
@@ -162,7 +172,7 @@ class Facts:
         back = {b.index for b in self.backoffs if b.index not in self.ended}
         again = {r.index for r in self.waiting if r.attempts > 1}
         gone = {r.index for r in self.replicas if r.phase == "Failed" and r.index not in self.ended}
-        return frozenset(back | again | gone)
+        return frozenset(back | again | gone | {r.index for r in self.lost})
 
     @property
     def absent(self) -> frozenset[int]:
@@ -225,10 +235,14 @@ def _interrupted(facts: Facts) -> str:
 
 
 def _recovering(facts: Facts) -> str:
-    index = min(facts.down)
+    index = min((replica.index for replica in facts.lost), default=min(facts.down))  # what only a user can mend first
     why = f" after: {facts.failures[index]}" if index in facts.failures else ""
     wait = next((b for b in facts.backoffs if b.index == index), None)
     others = f"; {len(facts.running)} of {facts.completions} run" if facts.completions > 1 else ""
+    node = next((r.lost_node for r in facts.lost if r.index == index), None)
+    if node is not None:
+        gone = f"`kubectl taint node {node.name} {OUT_OF_SERVICE}` or `kubectl delete node {node.name}`"
+        return f"{node}; if it is gone for good, {gone} lets index {index} start elsewhere{others}"
     if wait is None:
         waits = next((f": {r.message}" for r in facts.waiting if r.index == index and r.message), "")
         return f"index {index} starts again{waits}{why}{others}"

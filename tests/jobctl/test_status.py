@@ -123,6 +123,31 @@ def test_a_pod_that_is_not_up_makes_the_job_start_and_says_what_it_waits_for():
     assert judged(pods=[pod(0, "Pending", waiting=pulling)]) == ("starting", "no such image")
 
 
+def lost(index: int, node: str) -> dict[str, Any]:
+    """A pod whose node has stopped to report: the node controller alone has written into its conditions."""
+    unheard = {"type": "Ready", "status": "False", "lastTransitionTime": "2026-01-02T03:03:00Z"}
+    running = pod(index, "Running", conditions=(unheard, {"type": "ContainersReady", "status": "True"}))
+    return running | {"spec": {"nodeName": node}}
+
+
+def test_a_pod_on_a_node_that_is_not_heard_of_is_down_and_the_command_that_replaces_it_is_named():
+    told = (
+        "node n7 has not been heard of since 03:03:00 UTC; if it is gone for good, "
+        "`kubectl taint node n7 node.kubernetes.io/out-of-service=nodeshutdown:NoExecute` or `kubectl delete node n7` "
+        "lets index 0 start elsewhere"
+    )
+    assert judged(pods=[lost(0, "n7")]) == ("recovering", told)
+    assert judged(pods=[lost(0, "n7"), pod(1, "Running")], completions=2) == ("recovering", f"{told}; 1 of 2 run")
+    assert judged(pods=[lost(0, "n7")], suspended=True)[0] == "suspended"
+    (replica,) = view(record(pods=[lost(0, "n7")]), NOW).replicas
+    assert (replica.message, replica.metrics_url) == ("its node n7 has not been heard of since 03:03:00 UTC", None)
+
+
+def test_a_pod_whose_container_is_not_ready_by_itself_is_not_taken_for_one_on_a_lost_node():
+    unready = ({"type": "Ready", "status": "False"}, {"type": "ContainersReady", "status": "False"})
+    assert judged(pods=[pod(0, "Running", conditions=unready)]) == ("running", "running")
+
+
 def test_replicas_are_counted_and_failed_indexes_named_while_others_go_on():
     three = [pod(index, "Running") for index in range(3)]
     assert judged(pods=three, completions=3) == ("running", "3 of 3 replicas run")
