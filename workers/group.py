@@ -69,6 +69,10 @@ class Alone:
         """Whether all processes end after this step."""
         return self._runtime.stop.is_set()
 
+    def follow(self, yes: bool) -> bool:
+        """Rank 0's answer, for all."""
+        return yes
+
     def wait_for_leader(self) -> None:
         """Until rank 0 has come here too."""
 
@@ -153,9 +157,14 @@ class Group(Alone):
     def stopping(self) -> bool:
         return self._stopping
 
-    def wait_for_leader(self) -> None:
+    def follow(self, yes: bool) -> bool:
+        answer = torch.tensor([yes])
         with self.together():
-            dist.broadcast(torch.zeros(1), 0)
+            dist.broadcast(answer, 0)
+        return bool(answer)
+
+    def wait_for_leader(self) -> None:
+        self.follow(True)
 
     def _send(self, step: int, tensors: Tensors, state: dict[str, Any]) -> None:
         flat = [(file, name, tensor) for file, group in tensors.items() for name, tensor in group.items()]

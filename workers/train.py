@@ -49,7 +49,7 @@ def run(config: Config, runtime: Runtime) -> None:
     """Train to the last step and publish weights and result; raises WorkerError, InterruptedRun on a signal."""
     trainer = Trainer(config, runtime)
     settings, log = trainer.settings, trainer.log
-    while trainer.step < settings.steps:
+    while not trainer.is_done:
         try:
             trainer.train_step()
         except FloatingPointError as error:
@@ -118,6 +118,11 @@ class Trainer:
         self.loss = self.group.loss_of(self.task, self.task.batch(STAND_IN, epoch=0))
         self._receive()
 
+    @property
+    def is_done(self) -> bool:
+        """Whether the last step is done: that of the settings, or an earlier one after which nothing got better."""
+        return self.step >= self.settings.steps or self.state.stopped_early
+
     def train_step(self) -> None:
         """One optimizer step. Raises FloatingPointError before a weight changes if loss or gradient isn't finite."""
         began = time.monotonic()
@@ -147,9 +152,14 @@ class Trainer:
         self.runtime.progress(step=self.step, steps=self.settings.steps, loss=round(value, 5))
 
     def validate(self) -> None:
-        """Judge the validation episodes; weights better than all before go to best/."""
-        if not self.group.leads:
-            return
+        """Judge the validation episodes: weights better than all before go to best/, and patience may end here."""
+        if self.group.leads:
+            self._judge()
+        best, patience = self.state.best, self.settings.patience
+        looks = (self.step - best["step"]) // self.settings.validate_every_steps if best else 0
+        self.state.stopped_early = patience is not None and self.group.follow(looks >= patience)
+
+    def _judge(self) -> None:
         found = self.task.validate()
         self.state.validation = found
         best = self.state.best
@@ -203,7 +213,7 @@ class Trainer:
         """The end marker: figures, the split, the curve of all attempts."""
         best = self.state.best or {}
         figures = {
-            "steps": self.settings.steps,
+            "steps": self.step,
             "epochs": self.step / self.sampler.steps_per_epoch,
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "samples": self.task.samples,
@@ -214,7 +224,10 @@ class Trainer:
             **{f"best_{name}": value for name, value in best.items()},
         }
         score = best["validation_score"]
-        reason = f"trained {self.step} steps; best on validation is step {best['step']:.0f} with F1 {score:.3f}"
+        ended = f"trained {self.step} steps"
+        if self.state.stopped_early:
+            ended += f" of {self.settings.steps}, as {self.settings.patience} looks brought nothing better"
+        reason = f"{ended}; best on validation is step {best['step']:.0f} with F1 {score:.3f}"
         results.publish_result(
             self.runtime,
             self.config,
@@ -296,6 +309,7 @@ class Trainer:
                 "best": state.best,
                 "validation": state.validation,
                 "resumes": state.resumes,
+                "stopped_early": state.stopped_early,
                 "seconds": state.seconds + time.monotonic() - self._began,
             },
         }
@@ -315,6 +329,7 @@ class State:
     best: dict[str, float] | None = None
     validation: dict[str, float] = field(default_factory=dict)
     resumes: int = 0
+    stopped_early: bool = False
     seconds: float = 0.0
 
 

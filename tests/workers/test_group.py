@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from equality import allowed_difference, samples_of
 
 from workers import __version__, checkpoint, results, train
 from workers.config import Config
@@ -24,7 +25,6 @@ from workers.runtime import Runtime
 
 STEPS = 40  # an epoch of the small dataset has 11 steps
 BATCH = 64
-UNIT = 2.0**-24  # a float32 sum is rounded by at most this, relatively
 SETTINGS = {"steps": STEPS, "batch": BATCH, "validateEverySteps": 20, "checkpointEverySteps": 10, "dropout": 0.2}
 
 
@@ -152,11 +152,6 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def samples(log: str) -> dict[int, set[str]]:
-    """What a process used in each step: sample:checksum of its data."""
-    return {int(step): set(told.split()) for step, told in re.findall(r"samples of step (\d+) epoch \d+: (.*)", log)}
-
-
 @pytest.fixture(scope="module")
 def volume(announced_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     volume = tmp_path_factory.mktemp("groups")
@@ -201,14 +196,14 @@ def test_four_replicas_end_with_the_weights_of_one_up_to_the_order_of_sums(four,
     """docs/groups.md derives the tolerance; the samples and their augmentation are the same to the bit."""
     monkeypatch.setenv("JOBCTL_LOG_SAMPLES", "1")
     alone = single(four)
-    used = [samples(four.log(index)) for index in range(4)]
-    for step, whole in samples(capfd.readouterr().out).items():
+    used = [samples_of(four.log(index)) for index in range(4)]
+    for step, whole in samples_of(capfd.readouterr().out).items():
         shares = [process[step] for process in used]
         assert set.union(*shares) == whole and sum(map(len, shares)) == len(whole)
 
     rates = sum(train.learning_rate(step, STEPS, 1e-3, 0.05) for step in range(STEPS))
     largest = max(float(tensor.abs().max()) for name, tensor in alone.items() if name.startswith("model.layers"))
-    tolerance = UNIT * (BATCH**1.5 * rates + STEPS * largest)
+    tolerance = allowed_difference(BATCH, rates, STEPS, largest)
     together = four.weights()
     differences = [(together[name] - alone[name]).abs().flatten() for name in alone if name.startswith("model.")]
     found = torch.cat(differences).double()
@@ -243,6 +238,13 @@ def test_a_replica_that_is_killed_costs_the_others_no_step_and_the_weights_no_bi
     assert "replica 2 is lost: its connection closed: the loops start again" in killed.log(1)
     assert killed.resumptions(0) == [done]
     assert equal(killed.weights(), four.weights())
+
+
+def test_patience_ends_all_replicas_at_the_same_step(group):
+    settings = {"steps": 400, "validateEverySteps": 10, "patience": 1, "lr": 1e-12}
+    early = group("early", settings=settings).start()
+    assert early.wait() == {0: 0, 1: 0}
+    assert results.read_result(early.run_dir, 0)["figures"]["steps"] == 20
 
 
 def test_told_or_killed_in_turn_a_group_ends_with_the_weights_of_an_undisturbed_one(pair, group):

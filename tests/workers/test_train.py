@@ -86,6 +86,27 @@ def interrupted(volume: Path, *stops: int, **keys: Any) -> None:
     train.run(config(**keys), process(volume, len(stops) + 1))
 
 
+def test_patience_ends_a_training_that_gets_no_better_and_an_interruption_changes_nothing(
+    undisturbed, training_volume, unchecked
+):
+    """Step 20 is the best of an lr of almost nothing: steps 40 and 60 bring no more, and 60 of 400 is the last."""
+    keys = {"settings": {"steps": 400, "patience": 2, "lr": 1e-12}}
+    ends = []
+    for run, stops in (("whole", []), ("told", [30, 60])):
+        for fence, stop in enumerate([*stops, None], start=1):
+            attempt = process(training_volume, fence, stop)
+            if stop:
+                with pytest.raises(InterruptedRun, match=f"saved after step {stop} of 400"):
+                    train.run(config(run=run, **keys), attempt)
+            else:
+                train.run(config(run=run, **keys), attempt)
+        result = results.read_result(training_volume / "runs" / run, 0)
+        assert result["reason"].startswith("trained 60 steps of 400, as 2 looks brought nothing better; best on")
+        ends.append((result["figures"]["steps"], result["figures"]["best_step"], last_weights(training_volume, run)))
+    assert ends[0][:2] == ends[1][:2] == (60, 20)
+    assert equal(ends[0][2], ends[1][2])
+
+
 # --- exactness
 
 

@@ -88,6 +88,11 @@ class TrainSettings(_Settings):
     validate_every_steps: int = Field(
         default=200, ge=1, description="Steps between two looks at the validation episodes."
     )
+    patience: int | None = Field(
+        default=None,
+        ge=1,
+        description="Early stopping: end after so many looks without a better one; null trains all steps.",
+    )
     checkpoint_every_steps: int | None = Field(
         default=None, ge=1, description="Save at every multiple of this step too, beside checkpoint.everySeconds."
     )
