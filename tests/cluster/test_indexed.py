@@ -1,0 +1,99 @@
+"""Collect and eval as Indexed Jobs: whoever of four indexes is killed or evicted, the outcome is the same."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from runs import UID, Runs, place
+
+from workers.results import read_result
+
+Dict = dict[str, Any]
+INDEXES, EPISODES = 4, 8  # index k owns the episodes 2k and 2k + 1
+KILL = Path(__file__).resolve().parent / "support" / "kill" / "sitecustomize.py"
+SOURCE = "/opt/source"  # PYTHONPATH in docker/worker.Dockerfile
+COLLECT = (f"--set=episodes={EPISODES}", "--set=maxSteps=40", "--set=envs=1")
+
+
+@pytest.fixture(scope="module")
+def runs(make_namespace: Callable[..., Any], tiny_dataset: Path) -> Runs:
+    """A namespace in which a training begins at once: eval needs one."""
+    runs = Runs(make_namespace("indexed"), flags=(), settings={"steps": 80, "batch": 64, "validateEverySteps": 80})
+    place(tiny_dataset, runs.namespace.volume)
+    directory = runs.namespace.volume / "kill"
+    directory.mkdir()
+    (directory / KILL.name).write_text(KILL.read_text())
+    for path in (directory, directory / KILL.name):
+        os.chown(path, UID, UID)
+    runs.submit("trained")
+    return runs
+
+
+def submit(runs: Runs, kind: str, name: str, *options: str) -> None:
+    sizes = [f"--set=resources.requests.{key}={value}" for key, value in runs.requests.items()]
+    given = ["--name", name, "--replicas", str(INDEXES), "--image", runs.namespace.image]
+    runs.done("submit", kind, *given, *sizes, *options)
+
+
+def killed_before(publication: str) -> list[str]:
+    """Options of `submit` by which the loop that is about to publish this gets a SIGKILL, in an index's first lease."""
+    env = {"PYTHONPATH": f"/shared/{KILL.parent.name}:{SOURCE}", "JOBCTL_TEST_KILL_BEFORE": publication}
+    return [f"--set=env.{key}={value}" for key, value in env.items()]
+
+
+def codes(runs: Runs, name: str) -> list[list[int]]:
+    """The exit codes of each index's attempts, in time."""
+    found: list[list[int]] = [[] for _ in range(INDEXES)]
+    for record, _ in runs.attempts(name):
+        found[record["index"]].append(record["end"]["exitCode"])
+    return found
+
+
+def dataset(runs: Runs, name: str) -> dict[str, bytes]:
+    directory = runs.namespace.volume / "datasets" / name
+    return {file: (directory / file).read_bytes() for file in ("ledger.json", "manifest.json")}
+
+
+def outcome(runs: Runs, name: str) -> Dict:
+    """What the merged result says, but for when and where it was made."""
+    result = read_result(runs.directory(name), "run")
+    assert result is not None
+    return {key: result[key] for key in ("exitCode", "reason", "figures", "tables")}
+
+
+def test_a_dataset_is_the_same_when_one_index_is_killed_in_an_episode_and_another_is_evicted(runs):
+    submit(runs, "collect", "calm", *COLLECT)
+    submit(runs, "collect", "struck", *COLLECT, *killed_before("/episodes/000003."))  # index 1, its second
+    begun = runs.namespace.volume / "datasets" / "struck" / "ledger" / "000004.json"
+    runs.namespace.wait_for("index 2 has recorded an episode", begun.exists, 120)
+    runs.evict(runs.pods("struck")[2]["metadata"]["name"])
+
+    assert (runs.wait("struck"), runs.wait("calm")) == (0, 0)
+    assert codes(runs, "struck") == [[0], [137, 0], [75, 0], [0]]
+    assert codes(runs, "calm") == [[0]] * INDEXES
+    assert dataset(runs, "struck") == dataset(runs, "calm")
+    assert outcome(runs, "struck") == outcome(runs, "calm")
+    told = json.loads(runs.done("status", "struck", "-o", "json"))["job"]
+    assert (told["state"], told["result"]["figures"]["episodes"]) == ("succeeded", EPISODES)
+    assert [replica["attempts"] for replica in told["replicaStatuses"]] == [1, 2, 2, 1]
+
+
+def test_a_judgement_is_the_same_when_one_index_is_killed_before_it_hands_in_its_share(runs):
+    assert runs.wait("trained") == 0
+    eval_ = ("--data", "datasets/tiny", "--from", "trained", "--set=bootstrap=100")
+    submit(runs, "eval", "judged", *eval_)
+    submit(runs, "eval", "torn", *eval_, *killed_before("/predictions/1."))
+
+    assert (runs.wait("torn"), runs.wait("judged")) == (0, 0)
+    assert codes(runs, "torn") == [[0], [137, 0], [0], [0]]
+    assert codes(runs, "judged") == [[0]] * INDEXES
+    assert outcome(runs, "torn") == outcome(runs, "judged")
+    shown = {name: json.loads(runs.done("results", name, "-o", "json"))["result"] for name in ("torn", "judged")}
+    assert {name: one["figures"] for name, one in shown.items()} == dict.fromkeys(
+        shown, outcome(runs, "judged")["figures"]
+    )
