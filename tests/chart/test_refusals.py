@@ -12,7 +12,7 @@ CHART = Path(__file__).resolve().parents[2] / "charts" / "jobctl"
 REFUSED = [
     ([], "kind is missing: collect, train or eval"),
     (["kind=tain"], "kind: value must be one of 'collect', 'train', 'eval'"),
-    (["kind=train", "gpu=h100"], 'gpu: there is no profile "h100" (known: a100, a10g, cpu)'),
+    (["kind=train", "gpu=h100"], 'gpu: there is no profile "h100" (known: a100, a10g, ampere, cpu)'),
     (["kind=train", "task=detecter"], "task: value must be 'predictor'"),
     (["kind=train", "replicas=0"], "replicas: minimum: got 0, want 1"),
     (["kind=train", "replicas=two"], "replicas: 'two' does not match pattern"),

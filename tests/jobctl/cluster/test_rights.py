@@ -48,8 +48,8 @@ def node(labels: dict | None = None, taints: tuple = (), **spec: object) -> dict
 A100 = {"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB"}
 CASES = {
     "a plain node": (node(), {"cpu"}),
-    "an A100's": (node(A100), {"cpu", "a100"}),
-    "one reserved for GPU jobs": (node(A100, ({"key": "nvidia.com/gpu", "effect": "NoSchedule"},)), {"a100"}),
+    "an A100's": (node(A100), {"cpu", "a100", "ampere"}),
+    "one reserved for GPU jobs": (node(A100, ({"key": "nvidia.com/gpu", "effect": "NoSchedule"},)), {"a100", "ampere"}),
     "one that is only shunned": (node(taints=({"key": "k", "effect": "PreferNoSchedule"},)), {"cpu"}),
     "a control plane": (node(taints=({"key": "control-plane", "effect": "NoSchedule"},)), set()),
     "one that is cordoned": (node(A100, unschedulable=True), set()),
