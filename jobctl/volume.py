@@ -10,7 +10,8 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
@@ -24,6 +25,8 @@ TAIL_BYTES = 64 * 1024
 CHUNK_BYTES = 1024 * 1024
 RATE_LINES = 12  # lines of a metrics file that the rate is taken over
 _FENCED = re.compile(r"(?P<stem>.+)\.(?P<fence>\d{6,})")
+NOTHING_THERE = 64  # the exit code of `python -m workers read` and `data` where there is no such run, file or dataset
+_PROGRAM = re.compile(r"^python -m workers \w+: ")
 _STEP = re.compile(r"step-(?P<step>\d{8,})")
 
 
@@ -99,6 +102,12 @@ class VolumeReader(Protocol):
 
     def read(self, run: str, path: str) -> Iterator[bytes]:
         """A file below runs/NAME, in chunks. Raises NotFoundError where there is none."""
+
+    def ask_worker(self, arguments: Sequence[str]) -> bytes:
+        """What `python -m workers ARGUMENTS...` prints beside the volume.
+
+        Raises NotFoundError with its sentence where what was asked for isn't there, JobctlError where it fails.
+        """
 
 
 @dataclass(frozen=True)
@@ -222,8 +231,28 @@ class DirectoryReader:
         except FileNotFoundError as error:
             raise NotFoundError(f"There is no {self.place(run, path)}.") from error
 
+    def ask_worker(self, arguments: Sequence[str]) -> bytes:
+        import os
+        import subprocess
+
+        command = [os.environ.get("JOBCTL_WORKER_PYTHON") or sys.executable, "-m", "workers", *arguments]
+        environ = {**os.environ, "JOBCTL_VOLUME": str(self.root)}
+        done = subprocess.run(command, capture_output=True, check=False, env=environ)
+        if done.returncode != 0:
+            said = last_line(done.stderr)
+            if done.returncode == NOTHING_THERE:
+                raise NotFoundError(said)
+            raise JobctlError(f"Reading {self.root} failed (exit code {done.returncode}): {said}")
+        return done.stdout
+
     def _run(self, run: str) -> Path:
         return self.root / "runs" / run
+
+
+def last_line(complaint: bytes) -> str:
+    """The one sentence that `python -m workers` ends with on stderr, without its own name before it."""
+    lines = complaint.decode("utf-8", "replace").strip().splitlines()
+    return _PROGRAM.sub("", lines[-1]) if lines else "it said nothing"
 
 
 def _files(directory: Path) -> dict[str, dict[str, Any]] | None:

@@ -1,4 +1,7 @@
-"""`python -m workers {collect,train,eval} --config FILE`: PID 1 of a worker's container. `read RUN`: a reader pod's."""
+"""`python -m workers {collect,train,eval} --config FILE`: PID 1 of a worker's container.
+
+`python -m workers read` and `data` are a reader pod's.
+"""
 
 import signal
 import sys
@@ -35,6 +38,12 @@ if __name__ == "__main__" and sys.argv[1:2] == ["read"]:
     from workers.read import main as read
 
     sys.exit(read(sys.argv[2:]))
+
+if __name__ == "__main__" and sys.argv[1:2] == ["data"]:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
+    from workers.data import main as data
+
+    sys.exit(data(sys.argv[2:]))
 
 if __name__ == "__main__":
     from workers.supervise import main

@@ -293,8 +293,10 @@ def _write_report(
     plots.plot_outcomes(entries, directory / "plots" / "outcomes.png")
     shown = next((entry for entry in entries if entry.outcome == "drop"), entries[0])
     if not report.problems:  # a damaged episode can't be drawn
-        [arrays] = reader.load(dataset, [shown], ("images", "signals"))
-        plots.plot_episode(shown, arrays, directory / "plots" / "episode.png")
+        path = ledger.path_of(dataset, shown)
+        arrays = reader.read_arrays(path, shown, ("signals", "horizon_labels"))
+        images = reader.read_instants(path, shown, plots.INSTANTS)
+        plots.plot_episode(shown, arrays, images, directory / "plots" / "episode.png")
     lines = [f"# {dataset.name}: {len(entries)} episodes", ""]
     lines += [f"- {miss}" for miss in misses] or ["All checks and gates hold."]
     for name, table in report.tables.items():

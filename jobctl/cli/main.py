@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "retry": ("control", "Start an ended or interrupted job again, from its last save."),
     "delete": ("control", "Forget a job. What it wrote on its volume stays."),
     "results": ("results", "Show a run's results; fetch them, plots and weights too."),
+    "data": ("data", "List a dataset's episodes; draw one of them."),
     "doctor": ("doctor", "Check what jobs need of the cluster, and say what to do."),
     "profiles": ("profiles", "List the GPU profiles."),
     "completion": ("completion", "Print the completion script of a shell."),
@@ -56,8 +57,9 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command = getattr(import_module(f"jobctl.cli.{COMMANDS[cmd_name][0]}"), f"{cmd_name}_command")
-        known = {parameter.name for parameter in command.params}
-        command.params += [option for option in _everywhere() if option.name not in known]
+        for one in (command, *getattr(command, "commands", {}).values()):
+            known = {parameter.name for parameter in one.params}
+            one.params += [option for option in _everywhere() if option.name not in known]
         return command
 
     def resolve_command(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 from urllib.parse import urlencode
@@ -18,7 +18,7 @@ from jobctl.cluster import records
 from jobctl.cluster.api import Api
 from jobctl.cluster.refusals import ROLE, ForbiddenError, error_of, message_of, refusal_in, unreachable
 from jobctl.errors import JobctlError, NotFoundError, RefusedError
-from jobctl.volume import Published, Result
+from jobctl.volume import NOTHING_THERE, Published, Result, last_line
 
 Object = dict[str, Any]
 
@@ -29,7 +29,7 @@ START_SECONDS = 60.0
 POLL_SECONDS = 0.25
 SILENCE_SECONDS = 30.0  # of an answer that has begun
 COMMAND = ("python", "-m", "workers", "read")
-NO_RUN = 64  # the exit code of `workers read` where there is no such run or file
+TMP = "/tmp"  # noqa: S108 - the pod's own, empty at its start
 STDOUT, STDERR, OUTCOME = 1, 2, 3  # channels of the exec protocol
 
 
@@ -66,6 +66,9 @@ class PodReader:
 
     def read(self, run: str, path: str) -> Iterator[bytes]:
         yield from self._exec([*COMMAND, run, "--file", path])
+
+    def ask_worker(self, arguments: Sequence[str]) -> bytes:
+        return b"".join(self._exec(["python", "-m", "workers", *arguments]))
 
     # ---- what else the cluster's backend asks
 
@@ -123,10 +126,10 @@ class PodReader:
             elif channel == OUTCOME:
                 outcome += data
         code = exit_code_of(outcome)
-        if code == NO_RUN:
-            raise NotFoundError(_last_line(complaint))
+        if code == NOTHING_THERE:
+            raise NotFoundError(last_line(complaint))
         if code != 0:
-            raise JobctlError(f"Reading the claim {self.claim} failed (exit code {code}): {_last_line(complaint)}")
+            raise JobctlError(f"Reading the claim {self.claim} failed (exit code {code}): {last_line(complaint)}")
 
     def _frames(self, pod: str, command: list[str]) -> Iterator[tuple[int, bytes]]:
         """(channel, bytes) of an exec over a WebSocket, as they come."""
@@ -223,20 +226,26 @@ class PodReader:
                         "name": "reader",
                         "image": self.image,
                         "command": ["sleep", str(LIFE_SECONDS)],
-                        "env": [{"name": "JOBCTL_VOLUME", "value": "/shared"}],
+                        "env": [{"name": "JOBCTL_VOLUME", "value": "/shared"}, {"name": "HOME", "value": TMP}],
                         "resources": {
                             "requests": {"cpu": "50m", "memory": "64Mi"},
-                            "limits": {"cpu": "1", "memory": "256Mi"},
+                            "limits": {"cpu": "1", "memory": "512Mi"},
                         },
                         "securityContext": {
                             "allowPrivilegeEscalation": False,
                             "readOnlyRootFilesystem": True,
                             "capabilities": {"drop": ["ALL"]},
                         },
-                        "volumeMounts": [{"name": "shared", "mountPath": "/shared", "readOnly": True}],
+                        "volumeMounts": [
+                            {"name": "shared", "mountPath": "/shared", "readOnly": True},
+                            {"name": "tmp", "mountPath": TMP},
+                        ],
                     }
                 ],
-                "volumes": [{"name": "shared", "persistentVolumeClaim": {"claimName": self.claim, "readOnly": True}}],
+                "volumes": [
+                    {"name": "shared", "persistentVolumeClaim": {"claimName": self.claim, "readOnly": True}},
+                    {"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}},
+                ],
             },
         }
 
@@ -253,8 +262,3 @@ def exit_code_of(outcome: bytes) -> int:
         if cause.get("reason") == "ExitCode" and str(cause.get("message")).isdigit():
             return int(cause["message"])
     return 1
-
-
-def _last_line(text: bytes) -> str:
-    lines = text.decode("utf-8", "replace").strip().splitlines()
-    return lines[-1].removeprefix("python -m workers read: ") if lines else "it said nothing"

@@ -53,6 +53,11 @@ def read_arrays(path: Path, entry: ledger.Entry, arrays: Sequence[str]) -> dict[
     return content
 
 
+def instants_of(steps: int, count: int) -> list[int]:
+    """Up to `count` timesteps, evenly from the first to the last; each once, in order."""
+    return sorted({round(place * (steps - 1) / max(1, count - 1)) for place in range(count)})
+
+
 def read_instants(path: Path, entry: ledger.Entry, count: int = 3) -> np.ndarray:
     """Images of `count` instants, evenly from the first timestep to the last: (count, 3, 224, 224, 3) uint8.
 
@@ -61,9 +66,8 @@ def read_instants(path: Path, entry: ledger.Entry, count: int = 3) -> np.ndarray
     import numpy as np
     import zarr
 
-    instants = np.unique(np.linspace(0, entry.steps - 1, count).round().astype(int))
     try:
         images: Any = zarr.open_group(path, mode="r")["images"]
-        return np.stack([images[int(t)] for t in instants])
+        return np.stack([images[instant] for instant in instants_of(entry.steps, count)])
     except (KeyError, ValueError, OSError, RuntimeError, IndexError) as error:
         raise BadDataError(f"episode {entry.episode} in {path} can't be read: {error}") from error

@@ -1,6 +1,7 @@
 """The CLI with the workers' real program: what they leave on the volume and in their last message is what it shows."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,16 @@ def test_one_collected_episode_is_shown_with_progress_result_and_files(jobctl, h
     assert job["replicaStatuses"][0]["attemptsOnVolume"] == 1
     fetched = json.loads(jobctl("results", "one", "--to", "out", "-o", "json").out)["fetched"]
     assert "out/result.json" in fetched
+
+    listed = json.loads(jobctl("data", "list", "-o", "json").out)
+    assert (listed["data"], [episode["episode"] for episode in listed["episodes"]]) == ("datasets/one", [0])
+    shown = jobctl("data", "show", "0", "--to", "episode.png")
+    assert (shown.status, shown.out.splitlines()[0].startswith("datasets/one, episode 0: ")) == (0, True)
+    assert Path("episode.png").read_bytes().startswith(b"\x89PNG")
+    missing = jobctl("data", "show", "1")
+    assert (missing.status, missing.error) == (3, "error: datasets/one has no episode 1, but 1 from 0 to 0")
+    assert not Path("episode-000001.png").exists()
+    assert jobctl("data", "show", "0", "--to", "gone/episode.png").status == 2
 
 
 def test_a_worker_s_refusal_is_the_reason_of_the_job(jobctl):

@@ -56,8 +56,14 @@ def test_the_pod_is_restricted_has_no_token_an_end_and_reads_only():
     (container,) = spec["containers"]
     assert manifest["metadata"]["labels"]["app.kubernetes.io/name"] != "jobctl"  # no job is made of it
     assert (spec["automountServiceAccountToken"], spec["activeDeadlineSeconds"] > 0) == (False, True)
-    assert spec["volumes"] == [{"name": "shared", "persistentVolumeClaim": {"claimName": "disk", "readOnly": True}}]
-    assert container["volumeMounts"] == [{"name": "shared", "mountPath": "/shared", "readOnly": True}]
+    assert spec["volumes"] == [
+        {"name": "shared", "persistentVolumeClaim": {"claimName": "disk", "readOnly": True}},
+        {"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}},  # a picture is drawn there
+    ]
+    assert container["volumeMounts"] == [
+        {"name": "shared", "mountPath": "/shared", "readOnly": True},
+        {"name": "tmp", "mountPath": container["env"][1]["value"]},
+    ]
     assert (spec["tolerations"], "nodeSelector" in spec) == (pod_spec["tolerations"], False)
 
 
