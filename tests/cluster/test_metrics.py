@@ -103,12 +103,14 @@ def prometheus(cluster: Any) -> Prometheus:
 
 @pytest.fixture(scope="module")
 def watched(prometheus: Prometheus, make_namespace: Callable[..., Any], tmp_path_factory: Any) -> Iterator[Watched]:
-    """A training and a collection, both too long to end; the platform chart made their PodMonitor by itself."""
+    """A training of two processes in one pod and a collection, both too long to end, and the platform's PodMonitor."""
     namespace = make_namespace("metrics")
     write_dataset(tmp_path_factory.mktemp("data") / "datasets" / "tiny", namespace)
     train = {"steps": 1_000_000, "batch": 16, "validateEverySteps": 20}
     checkpoint = {"everySeconds": 2}
-    namespace.install("train", {"kind": "train", "data": "datasets/tiny", "settings": train, "checkpoint": checkpoint})
+    two = {"gpu": "a100", "gpusPerReplica": 2, "allowCpu": True}
+    keys = {"kind": "train", "data": "datasets/tiny", "settings": train, "checkpoint": checkpoint}
+    namespace.install("train", keys | two)
     namespace.install("collect", {"kind": "collect", "settings": {"episodes": 1000}})
     prometheus.hurry()
     yield Watched(prometheus, namespace, time.monotonic() + SECONDS)
@@ -174,17 +176,25 @@ def test_the_dashboards_variables_offer_what_runs(watched, name):
     watched.wait(f"{name} offers {expected}", offered)
 
 
-def test_every_pod_is_scraped_through_the_platforms_pod_monitor(watched):
+def test_every_process_is_scraped_through_the_platforms_pod_monitor(watched):
     query = f'up{{namespace="{watched.namespace.name}"}} == 1'
-    series = watched.wait("both pods are scraped", lambda: len(found := watched.prometheus.query(query)) == 2 and found)
-    pods = {pod["metadata"]["name"] for release in ("train", "collect") for pod in watched.namespace.pods(release)}
-    assert {one["metric"]["pod"] for one in series} == pods
+    series = watched.wait("all three are scraped", lambda: len(found := watched.prometheus.query(query)) == 3 and found)
+    (train,), (collect,) = (watched.namespace.pods(release) for release in ("train", "collect"))
+    scraped = sorted((one["metric"]["pod"], one["metric"]["instance"].rpartition(":")[2]) for one in series)
+    names = [pod["metadata"]["name"] for pod in (train, collect)]
+    assert scraped == sorted([(names[0], "9400"), (names[0], "9401"), (names[1], "9400")])
     assert {one["metric"]["job"] for one in series} == {f"{watched.namespace.name}/platform"}
     assert {one["metric"]["endpoint"] for one in series} == {"metrics"}
 
 
+def test_the_processes_of_a_pod_are_told_apart_and_their_rates_add_up(watched):
+    query = f'jobctl_samples_per_second{{namespace="{watched.namespace.name}"}} > 0'
+    series = watched.wait("both have a rate", lambda: len(found := watched.prometheus.query(query)) == 2 and found)
+    assert {one["metric"]["local_rank"] for one in series} == {"0", "1"}
+
+
 def test_what_prometheus_holds_is_what_the_worker_wrote(watched):
-    query = f'jobctl_loss{{namespace="{watched.namespace.name}"}}[30s]'
+    query = f'jobctl_loss{{namespace="{watched.namespace.name}",local_rank="0"}}[30s]'
     (series,) = watched.wait("several losses are scraped", lambda: watched.prometheus.query(query))
     scraped = {float(value) for _, value in series["values"]}
     lines = (watched.namespace.volume / "runs/train/metrics/0.000001.jsonl").read_text().splitlines()
