@@ -131,7 +131,9 @@ class Trainer:
         self.log.samples(self.step, batch, data)
         waited = time.monotonic() - began
         torch.manual_seed(sampling.torch_seed("dropout", self.settings.seed, self.step, self.runtime.rank))
-        lr = learning_rate(self.step, self.settings.steps, self.lr, self.settings.warmup_fraction)
+        lr = learning_rate(
+            self.step, self.settings.steps, self.lr, self.settings.warmup_fraction, self.settings.schedule
+        )
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
@@ -340,11 +342,16 @@ def batch_and_lr(settings: Any, processes: int) -> tuple[int, float]:
     return settings.batch_per_replica * processes, settings.lr * processes
 
 
-def learning_rate(step: int, steps: int, peak: float, warmup_fraction: float) -> float:
-    """The rate of a step, counted from 0: a linear rise to `peak`, then a cosine down to 0 at `steps` (SGDR, 2016)."""
+def learning_rate(step: int, steps: int, peak: float, warmup_fraction: float, schedule: str = "cosine") -> float:
+    """The rate of a step, counted from 0: a linear rise to `peak`, then a cosine down to 0 at `steps` (SGDR, 2016).
+
+    `schedule` constant stays at `peak`.
+    """
     warmup = math.ceil(steps * warmup_fraction)
     if step < warmup:
         return peak * (step + 1) / warmup
+    if schedule == "constant":
+        return peak
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 

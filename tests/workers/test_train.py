@@ -275,6 +275,7 @@ def test_the_learning_rate_rises_linearly_and_falls_as_a_cosine():
     assert rates[:10] == pytest.approx([0.1 * (step + 1) for step in range(10)])
     assert rates[10] == 1.0 and rates[55] == pytest.approx(0.5)
     assert rates[10:] == sorted(rates[10:], reverse=True) and 0 < rates[-1] < 0.001
+    assert [train.learning_rate(step, 100, 1.0, 0.1, "constant") for step in (0, 10, 99)] == [0.1, 1.0, 1.0]
 
 
 def test_batch_per_replica_multiplies_batch_and_rate():

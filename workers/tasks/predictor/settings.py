@@ -36,7 +36,10 @@ class TrainSettings(_Settings):
         default=0.05,
         ge=0,
         lt=1,
-        description="Share of the steps over which lr rises from 0; a cosine takes it down again.",
+        description="Share of the steps over which lr rises from 0.",
+    )
+    schedule: Literal["cosine", "constant"] = Field(
+        default="cosine", description="After the rise: a cosine takes lr down to 0 at the last step, or it stays."
     )
     gradient_clip: float = Field(default=1.0, gt=0, description="Largest norm of the gradient.")
     dropout: float | None = Field(
