@@ -13,12 +13,26 @@ from typing import Any
 
 import pytest
 
-from jobctl.backend import Record, Release
+from jobctl.backend import Release
 from jobctl.errors import NotFoundError
 from jobctl.local.backend import LocalBackend
 
 Dict = dict[str, Any]
 BACKOFF_SCALE = 0.01
+HERE = Path(__file__).parent
+
+
+def load(name: str, path: Path) -> Any:
+    """A module of the tests' own; they are no package."""
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None and spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+base = load("conformance_base", HERE / "base.py")
 
 
 def job_manifest(script: str, completions: int = 1, **spec: Any) -> Dict:
@@ -56,11 +70,12 @@ def job_manifest(script: str, completions: int = 1, **spec: Any) -> Dict:
     }
 
 
-class LocalCluster:
+class LocalCluster(base.Cluster):
     """The local backend in a home of its own."""
 
     namespace = "default"
     keeps_logs_of_removed_pods = True
+    poll_seconds = 0.02
     prompt_seconds = 4.0  # in which what should happen at once has happened
 
     def __init__(self, home: Path) -> None:
@@ -72,31 +87,6 @@ class LocalCluster:
         job = json.loads(json.dumps(job))
         job["metadata"]["name"] = f"{name}-r{revision}"
         self.backend.submit(Release(name, revision, {"kind": "train"}, [*others, job]))
-
-    def record(self, name: str) -> Record:
-        return self.backend.record(name)
-
-    def wait(self, name: str, holds: Callable[[Record], bool], seconds: float = 20) -> Record:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            record = self.backend.record(name)
-            if holds(record):
-                return record
-            time.sleep(0.02)
-        raise AssertionError(f"did not happen within {seconds} s: {json.dumps(record.job['status'])} {record.pods}")
-
-    def end(self, name: str, seconds: float = 20) -> Record:
-        return self.wait(name, lambda record: record.controller == "finished", seconds)
-
-    def running(self, name: str, count: int = 1) -> Record:
-        return self.wait(name, lambda record: record.job["status"]["ready"] == count)
-
-    def log(self, name: str, index: int | None = None) -> list[str]:
-        return [line.text for line in self.backend.logs(name, index, follow=False)]
-
-    def said(self, name: str, text: str) -> None:
-        """Wait until a pod has printed a line."""
-        self.wait(name, lambda _: text in self.log(name))
 
     def evict(self, name: str, index: int) -> None:
         self.backend.evict(name, index)
@@ -160,17 +150,6 @@ def manifest() -> Callable[..., Dict]:
 # ---- the same statements on a real cluster
 
 
-def load(name: str, path: Path) -> Any:
-    """A module of the tests' own; they are no package."""
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None and spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
-HERE = Path(__file__).parent
 ON_KUBERNETES = pytest.StashKey[dict[str, Future[None]]]()
 
 

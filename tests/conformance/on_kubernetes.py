@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,10 @@ from jobctl.backend import Record
 from jobctl.cluster.backend import KubernetesBackend
 from jobctl.errors import NotFoundError
 
+base: Any = sys.modules["conformance_base"]  # the conftest has loaded it
 Dict = dict[str, Any]
 NUMBERS = itertools.count(1)
 AT_ONCE = 10  # tests that run at the same time: most of them only wait for the Job controller
-POLL_SECONDS = 0.4
-# Everything takes longer than with processes of this machine: images, schedulers, kubelets, back-off of 10 s and more.
-PATIENCE = 8
 RESTRICTED = {
     "runAsNonRoot": True,
     "runAsUser": 1000,
@@ -29,10 +27,12 @@ RESTRICTED = {
 }
 
 
-class KubernetesCluster:
+class KubernetesCluster(base.Cluster):
     """Jobs of one test, which has a directory of its own on the namespace's volume."""
 
     backoff_scale = 1.0
+    poll_seconds = 0.4
+    patience = 8  # images, schedulers, kubelets, a back-off of 10 s and more
     keeps_logs_of_removed_pods = False  # the workers' own logs lie on the volume
     prompt_seconds = 45.0
 
@@ -62,28 +62,7 @@ class KubernetesCluster:
             self.kubectl("delete", "job", f"{name}-r{revision - 1}", "--wait=false")
 
     def record(self, name: str) -> Record:
-        return self._settled(self.backend.record(name))
-
-    def wait(self, name: str, holds: Callable[[Record], bool], seconds: float = 20) -> Record:
-        deadline = time.monotonic() + seconds * PATIENCE
-        while time.monotonic() < deadline:
-            record = self.record(name)
-            if holds(record):
-                return record
-            time.sleep(POLL_SECONDS)
-        raise AssertionError(f"did not happen within {seconds * PATIENCE} s: {json.dumps(record.job['status'])}")
-
-    def end(self, name: str, seconds: float = 20) -> Record:
-        return self.wait(name, lambda record: record.controller == "finished", seconds)
-
-    def running(self, name: str, count: int = 1) -> Record:
-        return self.wait(name, lambda record: record.job["status"]["ready"] == count)
-
-    def log(self, name: str, index: int | None = None) -> list[str]:
-        return [line.text for line in self.backend.logs(name, index, follow=False)]
-
-    def said(self, name: str, text: str) -> None:
-        self.wait(name, lambda _: text in self.log(name))
+        return self._settled(super().record(name))
 
     def evict(self, name: str, index: int) -> None:
         """By the eviction API, as `kubectl drain` does. A pod's first line may come before its kubelet reports it."""
@@ -120,7 +99,7 @@ class KubernetesCluster:
             for pod in self._pods(name):
                 if pod["status"]["phase"] == "Running" and pod["metadata"]["labels"][label] == str(index):
                     return pod["metadata"]["name"]
-            time.sleep(POLL_SECONDS)
+            time.sleep(self.poll_seconds)
         raise AssertionError(f"no pod of {name} with index {index} runs")
 
     def _settled(self, record: Record) -> Record:

@@ -112,7 +112,6 @@ class TestRetries:
         times = [float(line) for line in (cluster.volume("shared") / "times").read_text().split()]
         gaps = [later - earlier for earlier, later in pairwise(times)]
         assert [gap >= 10 * 2**n * cluster.backoff_scale for n, gap in enumerate(gaps)] == [True, True, True]
-        assert gaps[2] > gaps[1] > gaps[0]
 
 
 class TestPodFailurePolicy:

@@ -1,0 +1,43 @@
+"""What the statements of batch/v1 ask of whatever runs Jobs, as far as it is asked in the same way everywhere."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+
+from jobctl.backend import Backend, Record
+
+
+class Cluster:
+    """One test's Jobs behind a backend."""
+
+    backend: Backend
+    poll_seconds: float
+    patience = 1  # how many times longer things take here than with processes of this machine
+
+    def record(self, name: str) -> Record:
+        return self.backend.record(name)
+
+    def wait(self, name: str, holds: Callable[[Record], bool], seconds: float = 20) -> Record:
+        seconds *= self.patience
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            record = self.record(name)
+            if holds(record):
+                return record
+            time.sleep(self.poll_seconds)
+        raise AssertionError(f"did not happen within {seconds} s: {json.dumps(record.job['status'])} {record.pods}")
+
+    def end(self, name: str, seconds: float = 20) -> Record:
+        return self.wait(name, lambda record: record.controller == "finished", seconds)
+
+    def running(self, name: str, count: int = 1) -> Record:
+        return self.wait(name, lambda record: record.job["status"]["ready"] == count)
+
+    def log(self, name: str, index: int | None = None) -> list[str]:
+        return [line.text for line in self.backend.logs(name, index, follow=False)]
+
+    def said(self, name: str, text: str) -> None:
+        """Wait until a pod has printed a line."""
+        self.wait(name, lambda _: text in self.log(name))
