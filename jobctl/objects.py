@@ -26,7 +26,7 @@ SPEC_HASH_LABEL = "jobctl.dev/spec-hash"
 # What an exit code of a worker says where the worker left no sentence of its own (shared contract: workers/errors.py).
 EXIT_MEANINGS: dict[int, str] = {
     0: "done",
-    1: "crashed (the log says why)",
+    1: "crashed, the log says why",
     64: "bad configuration",
     65: "bad data",
     66: "gate missed",

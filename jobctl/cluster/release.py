@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,8 @@ _UNREACHABLE = (
     "cluster unreachable", "connection refused", "i/o timeout", "no such host", "TLS handshake timeout", "EOF",
     "context deadline exceeded", "no route to host", "no answer to", "tls: ",
 )  # fmt: skip
+# 'Error: kubernetes cluster unreachable: Get "https://…": ' before the reason itself
+_AROUND_REASON = re.compile(r'^(?:.*?cluster unreachable: )?(?:Get "[^"]*": )?', re.IGNORECASE)
 _BUSY = "another operation (install/upgrade/rollback) is in progress"
 
 
@@ -108,7 +111,7 @@ class Helm:
                 "(one was killed), `jobctl delete` it and submit again: nothing that it wrote is lost."
             )
         if any(word in said for word in _UNREACHABLE):
-            return unreachable(self.place, said.removeprefix("Helm failed: ").removeprefix("Error: ").rstrip("."))
+            return unreachable(self.place, _AROUND_REASON.sub("", said).rstrip("."))
         return RefusedError(said)
 
 

@@ -69,8 +69,12 @@ def outcome(runs: Runs, name: str) -> Dict:
 def test_a_dataset_is_the_same_when_one_index_is_killed_in_an_episode_and_another_is_evicted(runs):
     submit(runs, "collect", "calm", *COLLECT)
     submit(runs, "collect", "struck", *COLLECT, *killed_before("/episodes/000003."))  # index 1, its second
-    begun = runs.namespace.volume / "datasets" / "struck" / "ledger" / "000004.json"
-    runs.namespace.wait_for("index 2 has recorded an episode", begun.exists, 120)
+    logs = runs.directory("struck") / "attempts"
+
+    def has_begun() -> bool:
+        return any("starting 1 simulator" in log.read_text() for log in logs.glob("2.*.log"))
+
+    runs.namespace.wait_for("index 2 has begun", has_begun, 120)
     runs.evict(runs.pods("struck")[2]["metadata"]["name"])
 
     assert (runs.wait("struck"), runs.wait("calm")) == (0, 0)

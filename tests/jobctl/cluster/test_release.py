@@ -42,7 +42,7 @@ SAID = {
     "no such release": ("Error: uninstall: Release not loaded: release: not found", NotFoundError, "no such release"),
     "a cluster that is away": (
         'Error: Kubernetes cluster unreachable: Get "https://10.0.0.1:6443/version": dial tcp: connection refused',
-        UnreachableError, "https://10.0.0.1:6443 (context prod) does not answer",
+        UnreachableError, "https://10.0.0.1:6443 (context prod) does not answer: dial tcp: connection refused. Is",
     ),
     "another Helm": (
         "Error: UPGRADE FAILED: another operation (install/upgrade/rollback) is in progress",

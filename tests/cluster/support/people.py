@@ -1,0 +1,136 @@
+"""Somebody who has no more rights than the documented Role, and types jobctl's commands."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobctl.cli.main import main
+from jobctl.cluster.rights import rules
+
+Dict = dict[str, Any]
+SOMEBODY = "somebody"
+IMAGED = ("submit", "render", "results")  # the commands that take --image
+
+
+@dataclass(frozen=True)
+class Said:
+    status: int
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        return "".join(line for line in self.err.splitlines() if not line.startswith("backend: "))
+
+
+def refused(said: Said, *words: str, status: int = 5) -> None:
+    """One sentence with these words, and that exit status."""
+    assert said.status == status and all(word in said.error for word in words), said
+    assert "Traceback" not in said.err and said.error.count("error: ") == 1
+    assert len(said.err.splitlines()) <= 2  # the backend's name, and the sentence
+
+
+@dataclass(frozen=True)
+class Team:
+    """A namespace, and somebody in it whose rights are those of the documented Role."""
+
+    namespace: Any
+    kubeconfig: Path
+
+    @classmethod
+    def of(cls, namespace: Any, directory: Path) -> Team:
+        namespace.kubectl("create", "serviceaccount", SOMEBODY)
+        token = namespace.kubectl("create", "token", SOMEBODY).strip()
+        team = cls(namespace, write_kubeconfig(namespace, directory / "config", {"token": token}))
+        team.grant()
+        return team
+
+    def grant(self, without: tuple[str, str] | None = None) -> None:
+        """The documented Role, less one (verb, resource)."""
+        granted = [
+            {"apiGroups": rule["apiGroups"], "resources": [resource], "verbs": [verb]}
+            for rule in rules()
+            for resource in rule["resources"]
+            for verb in rule["verbs"]
+            if (verb, resource) != without
+        ]
+        metadata = {"name": SOMEBODY, "namespace": self.namespace.name}
+        api = "rbac.authorization.k8s.io"
+        self.namespace.cluster.apply(
+            {"apiVersion": f"{api}/v1", "kind": "Role", "metadata": metadata, "rules": granted},
+            {
+                "apiVersion": f"{api}/v1",
+                "kind": "RoleBinding",
+                "metadata": metadata,
+                "roleRef": {"apiGroup": api, "kind": "Role", "name": SOMEBODY},
+                "subjects": [{"kind": "ServiceAccount", **metadata}],
+            },
+        )
+
+    def job_settings(self, name: str) -> Dict:
+        """The settings in the config of a release's newest Job."""
+        maps = self.namespace.items("configmaps", f"--selector=app.kubernetes.io/instance={name}")
+        newest = max(maps, key=lambda one: one["metadata"]["creationTimestamp"])
+        return dict(json.loads(newest["data"]["config.json"])["settings"])
+
+    def leftovers(self, name: str) -> list[str]:
+        """What is there of a release; and the Secrets in which Helm keeps it."""
+        parts = self.namespace.kubectl(
+            "get", "jobs,configmaps,services,serviceaccounts", "-o", "name",
+            f"--selector=app.kubernetes.io/name=jobctl,app.kubernetes.io/instance={name}",
+        )  # fmt: skip
+        return (parts + self.namespace.kubectl("get", "secrets", "-o", "name", f"--selector=name={name}")).split()
+
+
+def write_kubeconfig(namespace: Any, path: Path, user: Dict) -> Path:
+    """The cluster's own, with other credentials."""
+    config = json.loads(
+        namespace.cluster.kubectl(
+            "config", "view", "--raw", "--minify", f"--context={namespace.cluster.context}", "--output=json"
+        )
+    )
+    config["users"] = [{"name": SOMEBODY, "user": user}]
+    config["contexts"][0]["context"] |= {"user": SOMEBODY, "namespace": namespace.name}
+    config["current-context"] = config["contexts"][0]["name"]
+    path.write_text(json.dumps(config))
+    return path
+
+
+def at(kubeconfig: Path, server: str, path: Path) -> Path:
+    """The same kubeconfig with another address of the API server."""
+    config = json.loads(kubeconfig.read_text())
+    config["clusters"][0]["cluster"]["server"] = server
+    path.write_text(json.dumps(config))
+    return path
+
+
+def typist(team: Team, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """Runs a command as somebody; what takes an image gets that of this checkout."""
+    for name in ("JOBCTL_BACKEND", "JOBCTL_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*arguments: str, kubeconfig: Path = team.kubeconfig) -> Said:
+        capfd.readouterr()
+        image = ("--image", team.namespace.image)
+        given = image if arguments[0] in IMAGED and "--image" not in arguments else ()
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("KUBECONFIG", str(kubeconfig))
+            status = main([*arguments, *given])
+        return Said(status, *capfd.readouterr())
+
+    return run
+
+
+def eventually(holds: Callable[[], Any], seconds: float = 60) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := holds()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.5)
+    return found
