@@ -242,6 +242,10 @@ DIFFERENCES = """\
 - Absolute paths and peers' names are rewritten in env values only, never in arguments or files.
 - The whole pod is one container; a pod that runs is ready. Nothing limits CPU, memory, GPUs or disk.
 - A pod that was evicted stays in the list of pods as Failed with its condition DisruptionTarget; a cluster removes it.
+- A pod's log stays after the pod; a cluster forgets it with the pod, so that `jobctl logs` reads there what the worker
+  has put on the volume.
+- An index has one address (127.x) over all its attempts; a cluster gives every pod a new one, and the name that the
+  Service gives it is what stays.
 - When the supervisor itself is killed, its pods die within seconds and the job reads as interrupted until it is
   resumed or a new revision is submitted; its pods then count as disrupted, as those of a lost node do.
 - A replacement always waits until the pod before it has ended (`podReplacementPolicy: Failed`), also where the field
@@ -262,6 +266,8 @@ def markdown() -> str:
         "translated, ignored, or refused by its name; a field that is in none of these tables is refused as unknown.",
         "",
         "## Where local differs from batch/v1 on purpose",
+        "",
+        "tests/conformance makes the same statements about both backends; what follows is left out of them.",
         "",
         DIFFERENCES,
         "",
