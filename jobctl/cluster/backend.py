@@ -59,6 +59,7 @@ class KubernetesBackend:
         except JobctlError:
             if first:
                 with contextlib.suppress(JobctlError):  # the first error is the one to tell
+                    self.api.version()  # where that gets no answer, Helm would only wait for one once more
                     self._remove(release_.name)
             raise
 

@@ -267,7 +267,7 @@ def markdown() -> str:
         "",
         "## Where local differs from batch/v1 on purpose",
         "",
-        "tests/conformance makes the same statements about both backends; what follows is left out of them.",
+        "One suite, tests/conformance, runs against both backends. Its exceptions, and what it can't see:",
         "",
         DIFFERENCES,
         "",
