@@ -104,7 +104,7 @@ class KubernetesBackend:
 
     def delete(self, name: str) -> None:
         """Uninstall, then remove by label what Helm has forgotten. Claims and what is on them stay."""
-        known = self._is_ours(name)
+        known = self.helm.is_ours(name)
         if not self._remove(name) and not known:
             raise self._not_found(name)
 
@@ -219,23 +219,13 @@ class KubernetesBackend:
         secrets = self.api.find("secrets", labelSelector=f"owner=helm,name={name}")
         if not secrets:
             return True
-        self._is_ours(name)
+        self.helm.is_ours(name)
         repair = release.repair(secrets, time.time())
         for secret in repair.forget:
             self.api.delete("secrets", secret)
         if repair.uninstall:
             self.helm.uninstall(name)
         return repair.uninstall
-
-    def _is_ours(self, name: str) -> bool:
-        """Whether there is a release of this name. Raises RefusedError where it is another chart's."""
-        chart = self.helm.chart_of(name)
-        if chart is not None and chart != release.CHART:
-            raise RefusedError(
-                f"The release {name} in namespace {self.place.namespace} belongs to the chart {chart}, which is "
-                "not jobctl's: choose another --name."
-            )
-        return chart is not None
 
 
 def _own(pods: list[Object], job: Object) -> list[Object]:

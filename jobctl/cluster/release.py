@@ -46,13 +46,18 @@ class Helm:
         self.place = place
 
     def render(self, name: str, values: Mapping[str, Any]) -> tuple[int, list[Object]]:
-        """The revision and the objects that an upgrade would bring, worked out with the cluster, changing nothing."""
+        """The revision and the objects that an upgrade would bring, worked out with the cluster, changing nothing.
+
+        Raises RefusedError where the name is another chart's.
+        """
         said = self._run(
             self._upgrade(name, "--dry-run=server", "--hide-notes", "--disable-openapi-validation"),
             values,
             RENDER_SECONDS,
         )
         release = json.loads(said)
+        if int(release["version"]) > 1:
+            self.is_ours(name)
         import yaml
 
         documents = yaml.load_all(release["manifest"], Loader=yaml.CSafeLoader)
@@ -77,12 +82,18 @@ class Helm:
         except NotFoundError:
             return None
 
-    def chart_of(self, name: str) -> str | None:
-        """The chart that a release of this name was made from; None where there is none."""
+    def is_ours(self, name: str) -> bool:
+        """Whether there is a release of this name. Raises RefusedError where it is another chart's."""
         try:
-            return str(json.loads(self._run(["get", "metadata", name, "-o", "json"], None))["chart"])
+            chart = str(json.loads(self._run(["get", "metadata", name, "-o", "json"], None))["chart"])
         except NotFoundError:
-            return None
+            return False
+        if chart != CHART:
+            raise RefusedError(
+                f"The release {name} in namespace {self.place.namespace} belongs to the chart {chart}, which is "
+                "not jobctl's: choose another --name."
+            )
+        return True
 
     def _upgrade(self, name: str, *more: str) -> list[str]:
         chart = str(chart_directory())

@@ -175,6 +175,7 @@ def test_what_the_cluster_refuses_is_one_sentence_and_leaves_nothing(jobctl, tea
     refused(jobctl("submit", *TINY, "--name", "no", "--set", "volume.claim=nowhere"), "no claim nowhere")
     refused(jobctl("submit", *TINY, "--name", "no", "--set", "scheduling.priority=royal"), "royal")
     refused(jobctl("submit", *TINY, "--name", "platform"), "belongs to the chart jobctl-platform")
+    refused(jobctl("render", *TINY, "--name", "platform"), "belongs to the chart jobctl-platform")
     refused(jobctl("delete", "platform"), "belongs to the chart jobctl-platform")
     claim = {
         "apiVersion": "v1",
