@@ -1,4 +1,7 @@
-"""Writes requirements/{cpu,cuda,jobctl,dev}.txt from pyproject.toml: exact versions with hashes, no registry named.
+"""Writes requirements/{cpu,cuda,jobctl,build,dev}.txt from pyproject.toml: exact versions with hashes.
+
+All are parts of one resolution, so that a checkout can install several of them, and none names a registry. cpu.txt and
+cuda.txt are the workers' alone.
 
 Needs `uv` on PATH and, for the CPU file's hash of torch, a CPU wheel that pip can find (otherwise the old hash stays).
 """
@@ -8,6 +11,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,6 +31,15 @@ def compile_requirements(extras: list[str], *pins: str) -> list[str]:
         command += [part for extra in extras for part in ("--extra", extra)]
         text = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     return re.findall(r"^[a-zA-Z0-9].*\n(?:    .*\n)*", text, flags=re.M)
+
+
+def names_of(extra: str, *pins: str) -> set[str]:
+    """Every package that an extra of pyproject.toml needs, the project's own dependencies aside."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = "\n".join([*project["optional-dependencies"][extra], *pins])
+    command = ["uv", "pip", "compile", "-", "--universal", "--python-version", "3.11", "--no-annotate", "--quiet"]
+    text = subprocess.run(command, input=wanted, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return {name_of(line) for line in text.splitlines() if line and not line.startswith("#")}
 
 
 def name_of(block: str) -> str:
@@ -51,11 +64,20 @@ def main() -> None:
     runtime = compile_requirements(["worker", "build"], TORCH)
     everything = compile_requirements(["worker", "build", "dev"], TORCH)
     controller = {name_of(block) for block in compile_requirements([])}
-    cpu = [block for block in runtime if not CUDA_ONLY.match(block) and not block.startswith("torch==")]
+
+    def only(names: set[str]) -> list[str]:
+        return [block for block in runtime if name_of(block) in names]
+
+    workers = only(names_of("worker", TORCH))
+    cpu = [block for block in workers if not CUDA_ONLY.match(block) and not block.startswith("torch==")]
     files = {
-        "cuda.txt": ("torch's build with CUDA, which runs on a CPU too.", runtime),
-        "cpu.txt": ("torch's CPU build, where pip finds one.", sorted([*cpu, cpu_torch(REQUIREMENTS / "cpu.txt")])),
-        "jobctl.txt": ("What jobctl needs where no worker runs.", [b for b in runtime if name_of(b) in controller]),
+        "cuda.txt": ("The workers', with torch's build for CUDA, which runs on a CPU too.", workers),
+        "cpu.txt": (
+            "The workers', with torch's CPU build, where pip finds one.",
+            sorted([*cpu, cpu_torch(REQUIREMENTS / "cpu.txt")]),
+        ),
+        "jobctl.txt": ("What jobctl needs.", only(controller)),
+        "build.txt": ("What installs a checkout.", only(names_of("build"))),
         "dev.txt": ("What the tests need beyond the runtime.", [b for b in everything if b not in runtime]),
     }
     for name, (what, blocks) in files.items():

@@ -76,12 +76,14 @@ def pip_install(*arguments: str, quiet: bool = False) -> bool:
 def install_packages() -> None:
     """The CPU build of torch where pip can find it, otherwise the CUDA build, which runs on a CPU as well."""
     builds = {"CPU": REQUIREMENTS / "cpu.txt", "CUDA": REQUIREMENTS / "cuda.txt"}
-    stamp = once("packages", *builds.values())
+    others = [REQUIREMENTS / "jobctl.txt", REQUIREMENTS / "build.txt"]
+    stamp = once("packages", *builds.values(), *others)
     if stamp is None:
         return
     for build, file in builds.items():
         say(f"installing packages with torch's {build} build (requirements/{file.name})")
-        if pip_install("--require-hashes", "-r", str(file), quiet=build == "CPU"):
+        lists = [part for path in (file, *others) for part in ("-r", str(path))]
+        if pip_install("--require-hashes", *lists, quiet=build == "CPU"):
             stamp.touch()
             return
         if build == "CPU":
