@@ -122,6 +122,7 @@ def test_memory_is_limited_as_it_is_requested_and_cpu_is_not_limited(pod):
 OWN_SIZES = [
     ({"requests": {"memory": "9Gi"}}, {"memory": "9Gi"}, {"memory": "9Gi"}),
     ({"limits": {"memory": "1Gi"}}, {"memory": "1Gi"}, {"memory": "1Gi"}),
+    ({"limits": {"cpu": "300m"}}, {"cpu": "300m"}, {"cpu": "300m"}),  # a request above its limit would be refused
     ({"requests": {"cpu": 2}, "limits": {"cpu": "4"}}, {"cpu": "2"}, {"cpu": "4"}),
     ({"requests": {"ephemeral-storage": "1Gi"}}, {"ephemeral-storage": "1Gi"}, {}),
 ]

@@ -7,7 +7,7 @@ would only slow down a job whose node has nothing else to do.
 {{- $need := include "jobctl.need" . | fromJson -}}
 {{- $own := .spec.resources -}}
 {{- $memory := coalesce $own.requests.memory $own.limits.memory $need.memory -}}
-{{- $requests := merge (dict) $own.requests (dict "cpu" $need.cpu "memory" $memory) -}}
+{{- $requests := merge (dict) $own.requests (dict "cpu" ($own.limits.cpu | default $need.cpu) "memory" $memory) -}}
 {{- $limits := merge (dict) $own.limits (dict "memory" $requests.memory) -}}
 {{- if eq .profile.device "cuda" -}}
 {{- $_ := set $limits "nvidia.com/gpu" (toJson .spec.gpusPerReplica) -}}
