@@ -10,11 +10,12 @@ import contextlib
 import dataclasses
 import difflib
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workers import results, storage, tasks
+from workers import document, results, storage, tasks
 from workers.errors import BadConfigError, BadDataError, GateMissedError, InterruptedRun
 from workers.metrics import Metrics
 from workers.runtime import Runtime, run_directory
@@ -61,7 +62,15 @@ def run(config: Config, runtime: Runtime) -> None:
             print(f"index {index} judged other weights or data: judging its share again", flush=True)
             share = task.judge(task.episodes[index :: config.replicas])
         predictions |= share
-    _conclude(task.report(predictions), config, runtime)
+
+    def alive() -> None:
+        runtime.progress()
+        if runtime.stop.is_set():
+            raise InterruptedRun("told to stop before the report was written: the predictions are saved")
+
+    report = task.report(predictions, alive)
+    alive()
+    _conclude(report, _facts(config, judged, task), config, runtime)
 
 
 def _judge(task: tasks.JudgingTask, config: Config, runtime: Runtime, metrics: Metrics) -> dict[str, torch.Tensor]:
@@ -77,10 +86,8 @@ def _judge(task: tasks.JudgingTask, config: Config, runtime: Runtime, metrics: M
     return found
 
 
-def _conclude(report: tasks.Report, config: Config, runtime: Runtime) -> None:
-    """Publish the run's result and this index'; raises GateMissedError below a gate, InterruptedRun on a signal."""
-    if runtime.stop.is_set():
-        raise InterruptedRun("told to stop before the report was written: the predictions are saved")
+def _conclude(report: tasks.Report, facts: Mapping[str, Any], config: Config, runtime: Runtime) -> None:
+    """Publish the run's result and this index'; raises GateMissedError below a gate."""
     misses = missed_gates(config.gates, report.figures)
     code = GateMissedError.code if misses and config.enforce_gates else 0
     names = [name for name in ("precision", "recall", "f1") if name in report.figures]
@@ -103,7 +110,7 @@ def _conclude(report: tasks.Report, config: Config, runtime: Runtime) -> None:
             reason=reason,
             figures=report.figures,
             tables=tables,
-            files=report.write,
+            files=lambda directory: _write(directory, report, tables["gates"], facts, runtime),
         )
     results.publish_result(
         runtime, config, scope="index", code=code, reason=reason, figures=report.figures, tables=tables
@@ -113,6 +120,48 @@ def _conclude(report: tasks.Report, config: Config, runtime: Runtime) -> None:
     print(reason, flush=True)
     if code:
         raise GateMissedError(reason)
+
+
+def _facts(config: Config, judged: Restored, task: tasks.JudgingTask) -> dict[str, Any]:
+    """What the report is about, and what it takes to make it again."""
+    identity = _identity(judged)
+    return {
+        "run": config.run,
+        "spec hash": config.spec_hash,
+        "data": f"{config.data}, ledger's SHA-256 {task.checksum[:16]}",
+        "weights": f"{config.from_}, step {identity['step']:,}, SHA-256 {identity['sha256'][:16]}",
+        "training": ", ".join(f"{name} {value}" for name, value in judged.state["identity"].items() if name != "data"),
+        "evaluation": ", ".join(
+            f"{name} {value}"
+            for name, value in config.settings_as(tasks.settings_model(config.task, "eval"))
+            .model_dump(by_alias=True, exclude_none=True)
+            .items()
+        ),
+        "replicas": config.replicas,
+    }
+
+
+def _write(
+    directory: Path, report: tasks.Report, gates: tasks.Table, facts: Mapping[str, Any], runtime: Runtime
+) -> None:
+    """plots/*.png, report.md and report.html, the last one with the pictures inside."""
+    report.draw(directory)
+    made = results.provenance()
+    made_by = {
+        **facts,
+        "versions": ", ".join(f"{name} {version}" for name, version in made["versions"].items()),
+        "image": made["image"],
+        "machine": f"{made['platform']}, {made['device']}",
+        "finished": results.iso(time.time()),
+        "seconds": f"{time.monotonic() - runtime.started_monotonic:.0f}, of this attempt",
+    }
+    blocks = [*report.document]
+    if gates["rows"]:
+        blocks += [document.Heading("Gates"), document.with_intervals(gates, {})]
+    rows = [[name, str(value)] for name, value in made_by.items() if value is not None]
+    blocks += [document.Heading("Where these figures come from"), document.Table((), rows)]
+    (directory / "report.md").write_text(document.markdown(report.title, blocks), encoding="utf-8")
+    (directory / "report.html").write_text(document.html(report.title, blocks, directory), encoding="utf-8")
 
 
 def missed_gates(gates: Mapping[str, float], figures: Mapping[str, float]) -> list[str]:

@@ -1,26 +1,31 @@
 """Evaluation: on episodes that no training saw, beside baselines, merged by whoever sees all parts, judged by gates."""
 
 import json
+import re
 import shutil
 from dataclasses import dataclass
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from workers import __version__, checkpoint, evaluate, results, storage, train
 from workers.config import Config
-from workers.episodes import ledger
+from workers.episodes import ledger, reader
 from workers.episodes.split import split_of
 from workers.errors import BadConfigError, BadDataError, GateMissedError, InterruptedRun
 from workers.runtime import Runtime
 
-MET = {"f1": 0.3, "recall_horizon_6": 0.1}
+MET = {"f1": 0.3, "recall_horizon_6": 0.1, "alarmed_share_at_0_5": 0.1}
+QUICK = {"bootstrap": 200, "baselines": ["prevalence"]}
+WHOLE = {"bootstrap": 200}
 
 
 def config(kind: str = "eval", **keys: Any) -> Config:
     base = {"version": __version__, "kind": kind, "task": "predictor", "data": "datasets/tiny", "specHash": "a" * 16}
-    own = {"train": {"run": "fit"}, "eval": {"run": "judge", "from": "fit", "settings": {"bootstrap": 200}}}
+    own = {"train": {"run": "fit"}, "eval": {"run": "judge", "from": "fit", "settings": QUICK}}
     return Config.model_validate({**base, **own[kind], **keys})
 
 
@@ -42,15 +47,15 @@ def trained(announced_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture
 def volume(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it that a test may write to; nothing is drawn, which would take half of the time."""
-    monkeypatch.setattr("workers.tasks.predictor.plots.write", lambda *arguments: None)
+    monkeypatch.setattr(evaluate, "_write", lambda *arguments: None)
     return Path(shutil.copytree(trained, tmp_path / "volume", symlinks=True))
 
 
 @pytest.fixture(scope="module")
 def judged(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run `judge` by one index, with gates that it meets. Read it only."""
+    """The run `judge` by one index, with gates that it meets and all baselines. Read it only."""
     volume = Path(shutil.copytree(trained, tmp_path_factory.mktemp("judged") / "volume", symlinks=True))
-    evaluate.run(config(gates=MET), process(volume))
+    evaluate.run(config(gates=MET, settings=WHOLE), process(volume))
     return volume / "runs" / "judge"
 
 
@@ -65,27 +70,63 @@ def test_the_report_judges_the_test_split_and_beats_prevalence(judged, announced
     for name in ("precision", "recall", "f1"):
         assert figures[f"{name}_low"] <= figures[name] <= figures[f"{name}_high"]
     assert {"f1_logistic", "f1_horizon_6", "f1_horizon_15_low", "recall_drop", "threshold"} <= figures.keys()
-    assert [row[0] for row in result["tables"]["predictors"]["rows"]] == ["predictor", "logistic", "prevalence"]
-    assert len(result["tables"]["outputs"]["rows"]) == 1 + 4 + 4
+    assert {"f1_without_timeout_low", "f1_horizon_6_without_timeout", "f1_without_timeout_time"} <= figures.keys()
+    assert figures["gain_over_prevalence"] == pytest.approx(figures["f1"] - figures["f1_prevalence"])
+    assert 0 < figures["alarmed_share_at_0_1"] <= figures["alarmed_share_at_1"] <= 1
+    assert 0 < figures["median_lead_seconds_at_0_5"] <= 0.5
+    assert 0 <= figures["calibration_error_horizon_6"] < 0.2
+    shapes = {name: len(table["rows"]) for name, table in result["tables"].items()}
+    assert shapes == {
+        "predictors": 5,
+        "comparison": 2 * 4,
+        "outputs": 5 + 4 + 5,
+        "f1_by_horizon_and_type": 4,
+        "lead_time": 5 * 3,
+        "lead_time_without_timeout": 5 * 3,
+        "calibration": 5 + 4,
+        "gates": 3,
+    }
+    baselines = ["boosted", "logistic", "time", "prevalence"]
+    assert [row[0] for row in result["tables"]["predictors"]["rows"]] == ["predictor", *baselines]
 
 
 def test_the_report_has_plots_and_text_for_people(judged):
     directory = judged / "results" / "run.000001"
 
     storage.verify(directory)
-    for name in ("precision_recall", "episodes"):
+    for name in ("precision_recall", "lead_time", "calibration", "episodes"):
         assert (directory / "plots" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     report = (directory / "report.md").read_text()
     assert "| logistic |" in report and "within 6 timesteps (200 ms)" in report
+    assert re.search(r"Over all 16 outputs, .* (is|are) ahead of .* by 0\.\d{3}: F1 .*; the two intervals ", report)
+    assert "| f1 | 0.300 |" in report and "| spec hash | aaaaaaaaaaaaaaaa |" in report and "| torch" not in report
+
+
+def test_the_html_report_is_one_file_that_loads_nothing_and_runs_nothing(judged):
+    class Page(HTMLParser):
+        tags: list[str] = []  # noqa: RUF012 - one page is read
+        sources: list[str] = []  # noqa: RUF012
+
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            self.tags.append(tag)
+            self.sources += [value or "" for name, value in attrs if name in ("src", "href", "data", "srcset")]
+
+    text = (judged / "results" / "run.000001" / "report.html").read_text()
+    Page().feed(text)
+
+    assert not {"script", "link", "iframe", "object"} & set(Page.tags)
+    assert len(Page.sources) == 4 and all(source.startswith("data:image/png;base64,") for source in Page.sources)
+    assert "url(" not in text and "@import" not in text and "http" not in text
+    assert Page.tags.count("table") == 9
 
 
 def test_any_number_of_indexes_gives_the_same_report_and_the_last_one_writes_it(judged, volume, capfd):
     for index in (2, 0):
-        evaluate.run(config(replicas=3, gates=MET), process(volume, index))
+        evaluate.run(config(replicas=3, gates=MET, settings=WHOLE), process(volume, index))
         assert "index that ends last writes the report" in capfd.readouterr().out
         assert results.read_result(volume / "runs" / "judge", "run") is None
 
-    evaluate.run(config(replicas=3, gates=MET), process(volume, 1))
+    evaluate.run(config(replicas=3, gates=MET, settings=WHOLE), process(volume, 1))
 
     alone, merged = results.read_result(judged, "run"), results.read_result(volume / "runs" / "judge", "run")
     assert merged["figures"] == alone["figures"]
@@ -190,6 +231,42 @@ def test_episodes_that_shaped_the_weights_are_never_judged(volume, monkeypatch):
         evaluate.run(config(), process(volume))
 
 
+def labels_of_others(load: Any) -> Any:
+    """A reader whose episodes bear labels of other episodes: as many positives, in runs as long, and no cause."""
+
+    def shuffled(dataset: Path, entries: Any, *arrays: Any) -> Any:
+        episodes = load(dataset, entries, *arrays)
+        random = np.random.default_rng(len(episodes))
+        labels = [episodes[place]["horizon_labels"] for place in random.permutation(len(episodes))]
+        stream = np.roll(np.concatenate(labels), random.integers(sum(map(len, labels))), axis=0)
+        ends = np.cumsum([len(episode["signals"]) for episode in episodes])
+        parts = np.split(stream, ends[:-1])
+        return [episode | {"horizon_labels": part} for episode, part in zip(episodes, parts, strict=True)]
+
+    return shuffled
+
+
+def test_a_training_on_shuffled_labels_is_worth_no_more_than_prevalence(trained, tmp_path, monkeypatch):
+    volume = Path(shutil.copytree(trained, tmp_path / "volume", symlinks=True))
+    monkeypatch.setattr(evaluate, "_write", lambda *arguments: None)
+    monkeypatch.setattr("workers.tasks.predictor.training.reader.load", labels_of_others(reader.load))
+    settings = {"steps": 160, "batch": 64, "validateEverySteps": 40, "lr": 0.003}
+
+    train.run(config("train", run="shuffled", settings=settings), process(volume))
+    evaluate.run(config(**{"from": "shuffled"}), process(volume))
+
+    shuffled = results.read_result(volume / "runs" / "judge", "run")["figures"]
+    assert shuffled["f1_low"] <= shuffled["f1_prevalence"]
+    assert shuffled["gain_over_prevalence_low"] <= 0
+
+
+def test_the_same_training_on_true_labels_is_worth_more_than_prevalence_and_the_clock(judged):
+    figures = results.read_result(judged, "run")["figures"]
+
+    assert figures["f1_low"] > figures["f1_prevalence"]
+    assert figures["gain_over_prevalence_low"] > 0 and figures["gain_over_time"] > 0
+
+
 @dataclass(kw_only=True)
 class Told(Runtime):
     """Told to stop once two episodes are judged."""
@@ -212,6 +289,7 @@ def test_a_signal_is_75_and_publishes_nothing(volume):
         ({"from": None}, "from is missing"),
         ({"from": "fitt"}, r"'fitt' does not exist as a training; finished trainings on this volume: fit$"),
         ({"gates": {"f2": 0.5}}, r"gates.f2 is an unknown figure; nearest: f1"),
+        ({"gates": {"median_lead_seconds_at_2": 0.2}}, "unknown figure; nearest: median_lead_seconds_at_1"),
         ({"settings": {"bootstraps": 5}}, "bootstraps is an unknown setting; nearest: bootstrap"),
     ],
 )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from workers.document import Block
     from workers.episodes.ledger import Entry
 
 TASKS = ("predictor",)
@@ -26,11 +27,13 @@ Table = dict[str, Any]  # {"columns": [...], "rows": [[...]]}, as in result.json
 
 @dataclass(frozen=True)
 class Report:
-    """What an evaluation found. `write(directory)` adds plots/*.png and report.md."""
+    """What an evaluation found. `document` shows it to people; `draw(directory)` makes its pictures, plots/*.png."""
 
     figures: dict[str, float]
     tables: dict[str, Table]
-    write: Callable[[Path], None]
+    title: str
+    document: Sequence[Block]
+    draw: Callable[[Path], None]
 
 
 class TrainingTask(Protocol):
@@ -61,8 +64,8 @@ class JudgingTask(Protocol):
     def judge(self, entries: Sequence[Entry]) -> dict[str, torch.Tensor]:
         """The model's predictions of these episodes, by names that are each episode's own."""
 
-    def report(self, predictions: Mapping[str, torch.Tensor]) -> Report:
-        """On the predictions of all `episodes`."""
+    def report(self, predictions: Mapping[str, torch.Tensor], alive: Callable[[], None]) -> Report:
+        """On the predictions of all `episodes`; calls `alive` every few seconds, which may raise to end it."""
 
 
 def require(task: str) -> None:

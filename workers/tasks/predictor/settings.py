@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 Weight = Annotated[float, Field(ge=0, le=100)]
+Budget = Annotated[float, Field(gt=0, le=100)]
+Baseline = Literal["boosted", "logistic", "time", "prevalence"]
 
 
 class _Settings(BaseModel):
@@ -132,6 +134,18 @@ class EvalSettings(_Settings):
         gt=0,
         lt=1,
         description="Probability from which an output is positive; null chooses it on validation episodes.",
+    )
+    false_alarms: tuple[Budget, ...] = Field(
+        default=(0.1, 0.5, 1.0),
+        min_length=1,
+        max_length=5,
+        description="False alarms an episode that are put up with: lead times are told at the threshold which keeps "
+        "to them on validation episodes.",
+    )
+    baselines: tuple[Baseline, ...] = Field(
+        default=("boosted", "logistic", "time", "prevalence"),
+        max_length=4,
+        description="What the predictor is compared with, each fitted on the training episodes; boosted takes longest.",
     )
     batch: int = Field(default=4096, ge=1, le=1_048_576, description="Samples of one forward pass.")
     threads: int = Field(default=1, ge=1, le=512, description="CPU threads of torch.")

@@ -37,22 +37,16 @@ def test_no_threshold_has_a_higher_f1_than_the_chosen_one(probabilities, labels)
 
 def test_each_group_pools_the_outputs_that_it_names():
     counted = np.arange(48).reshape(4, 4, 3)
+    horizons = ["horizon_6", "horizon_9", "horizon_12", "horizon_15"]
+    failures = ["drop", "timeout", "collision", "other"]
 
-    pooled = {key: counted[index].reshape(-1, 3).sum(0) for key, _, index in metrics.groups()}
+    pooled = {group.key: counted[group.outputs].sum(0) for group in metrics.groups()}
 
-    whole = pooled.pop("micro")
-    assert list(pooled) == [
-        "horizon_6",
-        "horizon_9",
-        "horizon_12",
-        "horizon_15",
-        "drop",
-        "timeout",
-        "collision",
-        "other",
-    ]
-    np.testing.assert_array_equal(sum(pooled[key] for key in list(pooled)[:4]), whole)
-    np.testing.assert_array_equal(sum(pooled[key] for key in list(pooled)[4:]), whole)
+    rest = [f"{horizon}_without_timeout" for horizon in horizons]
+    assert list(pooled) == ["micro", *horizons, *failures, "without_timeout", *rest]
+    for parts, whole in ((horizons, "micro"), (failures, "micro"), (rest, "without_timeout")):
+        np.testing.assert_array_equal(sum(pooled[key] for key in parts), pooled[whole])
+    np.testing.assert_array_equal(pooled["micro"] - pooled["timeout"], pooled["without_timeout"])
 
 
 def random_episodes(repeat: int) -> np.ndarray:
@@ -68,9 +62,9 @@ def random_episodes(repeat: int) -> np.ndarray:
 
 @pytest.mark.parametrize("repeat", [2, 7])
 def test_repeating_each_timestep_leaves_the_intervals_unchanged(repeat):
-    once, often = (
-        metrics.intervals(random_episodes(times), 500, 0.95, np.random.default_rng(1)) for times in (1, repeat)
-    )
+    weights = metrics.resampled(20, 500, np.random.default_rng(1))
+
+    once, often = (metrics.intervals(random_episodes(times), weights, 0.95) for times in (1, repeat))
 
     assert once == often
     assert all(low < high for low, high in once.values())
@@ -80,7 +74,8 @@ def test_an_interval_is_wider_with_fewer_episodes():
     counted = random_episodes(1)
 
     (low, high), (wide_low, wide_high) = (
-        metrics.intervals(some, 2000, 0.95, np.random.default_rng(1))["f1"] for some in (counted, counted[:4])
+        metrics.intervals(some, metrics.resampled(len(some), 2000, np.random.default_rng(1)), 0.95)["f1"]
+        for some in (counted, counted[:4])
     )
 
     assert wide_high - wide_low > high - low
@@ -89,5 +84,19 @@ def test_an_interval_is_wider_with_fewer_episodes():
 def test_what_is_undefined_has_no_interval():
     nothing = np.zeros((5, 4, 4, 3), dtype=np.int64)
 
-    assert metrics.intervals(nothing, 100, 0.95, np.random.default_rng(0)) == {}
+    assert metrics.intervals(nothing, metrics.resampled(5, 100, np.random.default_rng(0)), 0.95) == {}
+    assert metrics.gain(nothing, nothing, metrics.resampled(5, 100, np.random.default_rng(0)), 0.95) == (None,) * 3
     assert json.dumps(metrics.figures(nothing)) == '{"precision": null, "recall": null, "f1": null}'
+
+
+def test_a_predictor_has_no_gain_over_itself_and_one_over_a_worse_one_that_pairing_makes_sure_of():
+    random, weights = np.random.default_rng(5), metrics.resampled(20, 1000, np.random.default_rng(1))
+    easy = random.random((20, 1, 1)) * np.ones((20, 4, 4))  # how hard an episode is for both
+    good, worse = (np.stack([100 * easy, (20 + more) * (1 - easy), 100 * (1 - easy)], axis=-1) for more in (0, 12))
+
+    assert metrics.gain(good, good, weights, 0.95) == (0, 0, 0)
+    gain, low, high = metrics.gain(good, worse, weights, 0.95)
+    assert 0 < low < gain < high
+    (good_low, _), (_, worse_high) = (metrics.intervals(one, weights, 0.95)["f1"] for one in (good, worse))
+    assert good_low < worse_high  # apart, their intervals overlap
+    assert metrics.gain(worse, good, weights, 0.95) == (-gain, pytest.approx(-high), pytest.approx(-low))

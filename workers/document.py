@@ -1,0 +1,129 @@
+"""A report as blocks that become Markdown, and HTML in one file: pictures inlined, nothing loaded, no script."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #1b1f24; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.6rem; line-height: 1.25; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
+p.lead { font-size: 1.1rem; background: #eef3f8; border-left: 4px solid #1d3557; padding: .6rem 1rem; margin: .6rem 0; }
+div.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .7rem; border-bottom: 1px solid #d5dae0; text-align: right; white-space: nowrap; }
+th { vertical-align: bottom; border-bottom: 2px solid #1d3557; }
+th:first-child, td:first-child { text-align: left; }
+table.facts td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+table.facts td:first-child { white-space: nowrap; }
+figure { margin: 1rem 0; } img { max-width: 100%; height: auto; } figcaption { color: #57606a; font-size: .85rem; }
+"""
+
+
+@dataclass(frozen=True)
+class Heading:
+    text: str
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """`lead`: one of the sentences that a reader with ten seconds reads."""
+
+    text: str
+    lead: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """`columns` empty: a list of facts, each row a name and its value."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG file below the report's directory."""
+
+    path: str
+    caption: str
+
+
+Block = Heading | Paragraph | Table | Picture
+
+
+def with_intervals(table: Mapping[str, Any], titles: Mapping[str, str]) -> Table:
+    """A result's table for people: columns NAME, NAME_low and NAME_high share a cell, as `0.412 (0.33–0.49)`.
+
+    `titles` names columns that need another name; the others lose their underscores.
+    """
+    kept = [column for column in table["columns"] if not column.endswith(("_low", "_high"))]
+    rows = [dict(zip(table["columns"], values, strict=True)) for values in table["rows"]]
+    return Table(
+        [titles.get(column, column.replace("_", " ")) for column in kept],
+        [[cell(row[column], row.get(f"{column}_low"), row.get(f"{column}_high")) for column in kept] for row in rows],
+    )
+
+
+def cell(value: Any, low: float | None = None, high: float | None = None) -> str:
+    """A value as a person reads it; a dash for what is undefined or unbounded."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None or value in (float("inf"), float("-inf")):
+        return "–"
+    text = f"{value:.3f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    if low is not None and high is not None:
+        text += f" ({low:.2f}–{high:.2f})" if low >= 0 else f" ({low:.2f} to {high:.2f})"
+    return text.replace("-", "−") if isinstance(value, float) else text
+
+
+def markdown(title: str, blocks: Sequence[Block]) -> str:
+    return "\n\n".join([f"# {title}", *map(_markdown, blocks)]) + "\n"
+
+
+def html(title: str, blocks: Sequence[Block], directory: Path) -> str:
+    """One page that shows the same anywhere; pictures are read from below `directory`."""
+    body = "\n".join([f"<h1>{escape(title)}</h1>", *(_html(block, directory) for block in blocks)])
+    head = f'<meta charset="utf-8">\n<meta name="viewport" content="width=device-width">\n<style>{STYLE}</style>'
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n<title>{escape(title)}</title>\n</head>\n'
+        f"<body>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def _markdown(block: Block) -> str:
+    match block:
+        case Heading(text):
+            return f"## {text}"
+        case Paragraph(text, lead):
+            return f"**{text}**" if lead else text
+        case Picture(path, caption):
+            return f"![{caption}]({path})"
+        case Table(columns, rows):
+            lines = [columns or ("", ""), ["---"] * len(columns or ("", "")), *rows]
+            return "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines)
+
+
+def _html(block: Block, directory: Path) -> str:
+    match block:
+        case Heading(text):
+            return f"<h2>{escape(text)}</h2>"
+        case Paragraph(text, lead):
+            return f'<p class="lead">{escape(text)}</p>' if lead else f"<p>{escape(text)}</p>"
+        case Picture(path, caption):
+            data = base64.b64encode((directory / path).read_bytes()).decode()
+            picture = f'<img src="data:image/png;base64,{data}" alt="{escape(caption)}">'
+            return f"<figure>{picture}<figcaption>{escape(caption)}</figcaption></figure>"
+        case Table(columns, rows):
+            head = f"<thead>{_row('th', columns)}</thead>" if columns else ""
+            body = "\n".join(_row("td", row) for row in rows)
+            kind = "" if columns else ' class="facts"'
+            return f'<div class="wide"><table{kind}>{head}<tbody>\n{body}\n</tbody></table></div>'
+
+
+def _row(tag: str, cells: Sequence[str]) -> str:
+    return "<tr>" + "".join(f"<{tag}>{escape(text)}</{tag}>" for text in cells) + "</tr>"
