@@ -69,7 +69,15 @@ class Result(Published):
     @property
     def plots(self) -> list[str]:
         """Paths below runs/NAME."""
-        names = (name for name in sorted(self.files or {}) if PurePosixPath(name).match("plots/*.png"))
+        return self._named("plots/*.png")
+
+    @property
+    def reports(self) -> list[str]:
+        """Paths below runs/NAME, the one for a browser first."""
+        return self._named("report.*")
+
+    def _named(self, pattern: str) -> list[str]:
+        names = (name for name in sorted(self.files or {}) if PurePosixPath(name).match(pattern))
         return [f"{self.directory}/{name}" for name in names]
 
     def belongs_to(self, spec_hash: str | None, job_uid: str | None) -> bool:

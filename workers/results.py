@@ -49,8 +49,9 @@ def publish_result(
 ) -> Path:
     """Publish results/INDEX.FENCE (or results/run.FENCE); `files(directory)` adds plots and reports beside result.json.
 
-    `figures`: flat name -> number; `tables`: name -> {"columns": [...], "rows": [[...]]}. Idempotent: what is already
-    published under this name stays. Numbers that are not finite become null: JSON has none.
+    `figures`: flat name -> number; `tables`: name -> {"columns": [...], "rows": [[...]]}, and "detail": true in one
+    that is for the report rather than a terminal. Idempotent: what is already published under this name stays.
+    Numbers that are not finite become null: JSON has none.
     """
     record = {
         "schema": SCHEMA,

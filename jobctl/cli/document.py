@@ -70,6 +70,7 @@ def result_summary(run: Run, result: Result | None) -> dict[str, Any] | None:
         "figures": result.figures,
         "directory": run.place_of(result.directory),
         "plots": [run.place_of(path) for path in result.plots],
+        "reports": [run.place_of(path) for path in result.reports],
     }
 
 

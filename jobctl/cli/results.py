@@ -84,10 +84,18 @@ def _table(document: dict[str, Any]) -> None:
         left_out = print_figures("FIGURE", result["figures"], most=FIGURES_BESIDE_TABLES if result["tables"] else None)
         if left_out:
             click.echo(f"and {left_out} more, most of them in the tables: `jobctl results {document['name']} -o yaml`")
+    details = [title for title, table in result["tables"].items() if table.get("detail")]
     for title, table in result["tables"].items():
+        if title in details:
+            continue
         click.echo(f"\n{title.replace('_', ' ')}")
         print_table([str(column) for column in table.get("columns", [])], table.get("rows", []))
+    if details:
+        names = ", ".join(title.replace("_", " ") for title in details)
+        click.echo(f"\nin the report: {names}")
     click.echo(f"\nin {result['directory']}")
+    for path in result["reports"][:1]:
+        click.echo(f"report: {path}")
     for path in result["plots"]:
         click.echo(f"plot: {path}")
     if "fetched" in document:

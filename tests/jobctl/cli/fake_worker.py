@@ -50,9 +50,12 @@ def publish(run: Path, config: dict, index: int, fence: int, code: int, reason: 
         "schema": "jobctl.result/v1", "run": config["run"], "kind": config["kind"], "task": config["task"],
         "specHash": config["specHash"], "jobUid": os.environ["JOBCTL_JOB_UID"], "podUid": os.environ["JOBCTL_POD_UID"],
         "index": index, "fence": fence, "exitCode": code, "reason": reason, "figures": {"f1": 0.41},
-        "tables": {"by_horizon": {"columns": ["horizon", "f1"], "rows": [[6, 0.5], [9, 0.4]]}},
+        "tables": {
+            "by_horizon": {"columns": ["horizon", "f1"], "rows": [[6, 0.5], [9, 0.4]]},
+            "by_episode": {"columns": ["episode", "f1"], "rows": [[4711, 0.4]], "detail": True},
+        },
     }  # fmt: skip
-    files = {"result.json": json.dumps(result).encode(), "plots/curve.png": b"\x89PNG"}
+    files = {"result.json": json.dumps(result).encode(), "plots/curve.png": b"\x89PNG", "report.html": b"<html>"}
     seal(run / "results" / f"{index}.{fence:06d}", files)
     seal(run / "best" / f"step-00000003.{fence:06d}", {"model.safetensors": b"weights"})
 

@@ -49,6 +49,7 @@ def test_status_of_a_finished_job_is_whole(jobctl, home):
                 "figures": {"f1": 0.41},
                 "directory": str(directory),
                 "plots": [str(directory / "plots/curve.png")],
+                "reports": [str(directory / "report.html")],
             },
             "next": ["jobctl results x"],
         },

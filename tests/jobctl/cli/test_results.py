@@ -5,21 +5,29 @@ import json
 TRAIN = ("train", "--name", "x", "--data", "datasets/x")
 
 
-def test_results_show_figures_tables_and_plots(jobctl, home):
+def test_results_show_figures_tables_report_and_plots(jobctl, home):
     jobctl("submit", *TRAIN, "--wait")
     said = jobctl("results", "x")
     lines = [line.split() for line in said.out.splitlines()]
     assert said.status == 0
     assert lines[0] == ["x:", "done", "(exit", "code", "0)"]
     assert ["f1", "0.41"] in lines and ["HORIZON", "F1"] in lines and ["9", "0.4"] in lines
-    assert f"plot: {home}/volumes/shared/runs/x/results/0.000001/plots/curve.png" in said.out
+    for kind, name in (("report", "report.html"), ("plot", "plots/curve.png")):
+        assert f"{kind}: {home}/volumes/shared/runs/x/results/0.000001/{name}" in said.out
+
+
+def test_details_are_named_in_the_table_and_told_in_the_document(jobctl):
+    jobctl("submit", *TRAIN, "--wait")
+    table, document = jobctl("results", "x").out, jobctl("results", "x", "-o", "json").out
+    assert "in the report: by episode" in table and "4711" not in table
+    assert json.loads(document)["result"]["tables"]["by_episode"]["rows"] == [[4711, 0.4]]
 
 
 def test_results_are_fetched_with_plots_and_weights(jobctl, tmp_path):
     jobctl("submit", *TRAIN, "--wait")
     said = jobctl("results", "x", "--to", "out", "-o", "json")
     fetched = {str(path.relative_to(tmp_path)) for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    assert fetched == {"out/plots/curve.png", "out/result.json", "out/weights/model.safetensors"}
+    assert fetched == {"out/plots/curve.png", "out/report.html", "out/result.json", "out/weights/model.safetensors"}
     assert set(json.loads(said.out)["fetched"]) == fetched
     assert (tmp_path / "out/weights/model.safetensors").read_bytes() == b"weights"
     assert jobctl("results", "x", "-d", "out").status == 0  # again, over what is there

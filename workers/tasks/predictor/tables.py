@@ -108,14 +108,15 @@ class Findings:
         return {name: value for name, value in found.items() if value is not None}
 
     def tables(self) -> dict[str, Table]:
+        """By name. Those with `detail` are for the report, not for a terminal."""
         return {
             "predictors": self._predictors(),
             "comparison": self._comparison(),
             "outputs": self._outputs(),
-            "f1_by_horizon_and_type": self._cells(),
+            "f1_by_horizon_and_type": self._cells() | {"detail": True},
             "lead_time": self._lead_time("all"),
-            "lead_time_without_timeout": self._lead_time("without_timeout"),
-            "calibration": self._calibration(),
+            "lead_time_without_timeout": self._lead_time("without_timeout") | {"detail": True},
+            "calibration": self._calibration() | {"detail": True},
         }
 
     def _predictors(self) -> Table:
