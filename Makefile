@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test lint generate check-generated lock transcript bench cluster cluster-down image clean
+.PHONY: help setup setup-dev demo test test-disruptions lint generate check-generated lock transcript bench cluster cluster-down image clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18
@@ -19,6 +19,9 @@ demo: setup  ## collect, train (interrupted once), resume and evaluate: at most 
 
 test: setup-dev lint check-generated  ## linters, types, the import rule, generated files, all tests
 	$(BIN)/python -m pytest
+
+test-disruptions: setup-dev  ## every disruption of running jobs on the cluster; writes its figures into docs/disruptions.md
+	@JOBCTL_REQUIRE_CLUSTER=1 $(BIN)/python scripts/disruptions.py
 
 lint:  ## ruff, mypy, import-linter
 	$(BIN)/ruff check .

@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,13 @@ from disruptions import (
     kill_loop,
     newest_job,
     report,
+    signal_pod,
 )
 from runs import ROOT, Runs, place
+
+from workers import checkpoint
+
+pytestmark = pytest.mark.timeout(600)
 
 STEPS = 600
 SETTINGS = {"steps": STEPS, "batch": 256, "validateEverySteps": 300, "checkpointEverySteps": 50}
@@ -55,7 +61,7 @@ def kill(runs: Runs) -> None:
 
 def exhaust_memory(runs: Runs) -> str:
     """What `jobctl status` says before the next attempt."""
-    watch = begin(runs, "hungry", *fault(runs, "exhaust-memory", 200))
+    watch = begin(runs, "hungry", *fault(runs, "exhaust-memory", 200, ["rename"]))
     runs.namespace.wait_for("its pod has failed", lambda: runs.pods("hungry")[0]["status"]["phase"] == "Failed", 120)
     told = runs.jobctl("status", "hungry").stdout
     report("out of memory, once", watch.recovery(since=watch.ended()))
@@ -155,3 +161,87 @@ def test_an_upgrade_and_a_rollback_of_a_running_job_resume_it_with_the_settings_
     assert ended("upgraded") == [50, 75, 50]
     assert account(runs, "upgraded") == Account(codes=[INTERRUPTED, INTERRUPTED, 0])
     assert ends_as_calm("upgraded")
+
+
+# --- what `make test-disruptions` runs, one after the other -----------------------------------------------------------
+
+
+@pytest.mark.disruptions
+def test_a_raw_delete_of_a_running_pod_is_not_counted(runs, ends_as_calm):
+    watch = begin(runs, "deleted")
+    runs.namespace.kubectl("delete", "pod", watch.pod["metadata"]["name"], "--wait=false")
+    report("`kubectl delete pod`", watch.recovery())
+    assert runs.wait("deleted") == 0
+    assert account(runs, "deleted") == Account(codes=[INTERRUPTED, 0], ignored=1)
+    assert ends_as_calm("deleted")
+
+
+@pytest.mark.disruptions
+def test_a_raw_delete_of_a_pod_that_has_not_started_is_counted(runs):
+    runs.submit("unstarted", "--set=scheduling.nodeSelector.nowhere=here")
+    runs.namespace.wait_for("its pod", lambda: runs.pods("unstarted"), 30)
+    runs.namespace.kubectl("delete", "pod", runs.pods("unstarted")[0]["metadata"]["name"], "--wait=false")
+    runs.namespace.wait_for("it is counted", lambda: newest_job(runs, "unstarted")["status"].get("failed") == 1, 60)
+
+
+@pytest.mark.disruptions
+def test_a_limit_that_is_always_too_low_fails_the_job_after_its_retries(runs):
+    small = replace(runs, requests={"cpu": "50m", "memory": "120Mi"})
+    small.submit("starved", "--set=retry.perReplica=1")
+    assert small.wait("starved") == 1
+    assert account(small, "starved") == Account(codes=[KILLED, KILLED], failed=2, failed_indexes="0", counted=1)
+    assert "failed: OOMKilled" in small.done("status", "starved")
+
+
+@pytest.mark.disruptions
+def test_submit_with_replace_resumes_a_running_job_with_the_changed_setting(runs, ends_as_calm):
+    watch = begin(runs, "replaced")
+    runs.submit("replaced", "--replace", checkpointEverySteps=75)
+    report("`jobctl submit --replace` with a changed setting", watch.recovery())
+    assert runs.wait("replaced") == 0
+    assert _saves_every(runs, "replaced") == 75
+    assert account(runs, "replaced") == Account(codes=[INTERRUPTED, 0])
+    assert ends_as_calm("replaced")
+
+
+def stopped_loops(runs: Runs, name: str) -> int:
+    return sum("a test stops this loop" in log for _, log in runs.attempts(name))
+
+
+LATE = "step-00000400.000001"
+WAKES_UP = {  # just before which moments of a save, and whether the checkpoint is there when the writer has ended
+    "before it writes and before it prunes": (["write", "remove"], True),
+    "before it writes": (["write"], False),
+    "before the rename": (["rename"], False),
+}
+
+
+@pytest.mark.disruptions
+@pytest.mark.parametrize("when", WAKES_UP)
+def test_a_writer_that_was_stopped_and_wakes_up_late_is_ignored_and_prunes_nothing(runs, ends_as_calm, when):
+    moments, comes = WAKES_UP[when]
+    name = "late-" + "-".join(moments)
+    stopped = [*fault(runs, "freeze", 400, moments, ["write"]), "--set=env.JOBCTL_LEASE_SECONDS=5"]
+    watch = begin(runs, name, *stopped)
+    runs.namespace.wait_for("its loop stands still", lambda: stopped_loops(runs, name) == 1, 60)
+    signal_pod(watch.pod, "STOP")
+    runs.submit(name, "--replace", "--set=checkpoint.keep=4", *stopped)
+    successor = watch.replacement()
+    runs.namespace.wait_for("so does its successor's", lambda: stopped_loops(runs, name) == 2, 50)
+    relied_on = of_successor(runs, name)
+    assert relied_on[-1] == "step-00000350.000002"
+
+    signal_pod(watch.pod, "CONT")
+    runs.namespace.wait_for("it has ended", lambda: runs.attempts(name)[0][0]["end"], 30)
+    assert (LATE in runs.saved(name)) == comes
+    assert checkpoint.newest(runs.directory(name)).path.name == relied_on[-1]
+    assert of_successor(runs, name) == relied_on
+
+    signal_pod(successor, "CONT")
+    assert runs.wait(name) == 0
+    assert [record["end"]["exitCode"] for record, _ in runs.attempts(name)] == [INTERRUPTED, 0]
+    assert ends_as_calm(name)
+
+
+def of_successor(runs: Runs, name: str) -> list[str]:
+    return [one for one in runs.saved(name) if one.endswith(".000002")]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +15,7 @@ from runs import UID, Dict, Runs
 
 SOURCE = "/opt/source"  # PYTHONPATH in docker/worker.Dockerfile
 FAULTS = Path(__file__).resolve().parent / "faults" / "sitecustomize.py"
-INTERRUPTED, KILLED = 75, 137  # exit codes
+INTERRUPTED, KILLED, TERMINATED = 75, 137, 143  # exit codes; the last: before a loop could save
 REPORT = "JOBCTL_DISRUPTIONS_REPORT"  # a file that gets a line of JSON for every recovery
 KILL_LOOP = """
 import os, pathlib
@@ -163,16 +165,25 @@ def kill_loop(runs: Runs, pod: str) -> None:
     runs.namespace.kubectl("exec", pod, "--", "python", "-c", KILL_LOOP)
 
 
-def fault(runs: Runs, name: str, step: int) -> list[str]:
-    """Options of `submit` that have a run's first lease meet a fault of faults/sitecustomize.py as it saves `step`."""
+def fault(runs: Runs, name: str, step: int, *moments: Sequence[str]) -> list[str]:
+    """Options of `submit` that have the loops of the first lease, of the second and so on meet a fault of
+    faults/sitecustomize.py as they save `step`, at these moments.
+    """
     directory = runs.namespace.volume / "faults"
     directory.mkdir(exist_ok=True)
     (directory / FAULTS.name).write_text(FAULTS.read_text())
     for path in (directory, directory / FAULTS.name):
         os.chown(path, UID, UID)
-    env = {
-        "PYTHONPATH": f"/shared/faults:{SOURCE}",
-        "JOBCTL_TEST_FAULT": name,
-        "JOBCTL_TEST_CHECKPOINT": f"step-{step:08d}",
-    }
+    leases = {str(lease): list(at) for lease, at in enumerate(moments, start=1)}
+    what = {"fault": name, "checkpoint": f"step-{step:08d}", "moments": leases}
+    # twice, as --set reads YAML and this is to stay text
+    env = {"PYTHONPATH": f"/shared/faults:{SOURCE}", "JOBCTL_TEST_FAULT": json.dumps(json.dumps(what))}
     return [f"--set=env.{key}={value}" for key, value in env.items()]
+
+
+def signal_pod(pod: Dict, name: str) -> None:
+    """A signal for all processes of a pod, from its node: none of them can catch it, not even the first."""
+    uid = pod["metadata"]["uid"]
+    cgroup = f"{uid}\\|{uid.replace('-', '_')}"
+    script = f"for f in $(grep -l '{cgroup}' /proc/[0-9]*/cgroup); do kill -{name} $(basename $(dirname $f)); done"
+    subprocess.run(("docker", "exec", pod["spec"]["nodeName"], "sh", "-c", script), timeout=60, check=True)

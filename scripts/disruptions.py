@@ -1,0 +1,64 @@
+"""Runs every disruption on the cluster and puts into docs/disruptions.md how long each took to be overcome."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs" / "disruptions.md"
+BEGIN, END = "<!-- figures: made by `make test-disruptions` -->", "<!-- end of figures -->"
+REPORT = "JOBCTL_DISRUPTIONS_REPORT"  # tests/cluster/support/disruptions.py writes it
+COLUMNS = {
+    "ending": "the old pod saves and ends",
+    "back_off": "controller back-off",
+    "scheduling": "scheduling",
+    "container_start": "container start",
+    "supervisor_and_lease": "supervisor, lease",
+    "python_and_restore": "Python start, restore, first step",
+}
+
+
+def run_tests(report: Path) -> None:
+    tests = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests" / "cluster").glob("test_disruptions*.py"))
+    command = [sys.executable, "-m", "pytest", "-m", "", *tests]
+    if code := subprocess.run(command, cwd=ROOT, env=os.environ | {REPORT: str(report)}).returncode:
+        sys.exit(f"the tests ended with {code}: {DOCS.relative_to(ROOT)} is left as it was")
+
+
+def machine(load: float) -> str:
+    """Where and when, as far as it says what the figures are worth."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    answer = subprocess.run(("kubectl", "version", "--output=json"), capture_output=True, text=True, check=True).stdout
+    kubernetes = json.loads(answer)["serverVersion"]["gitVersion"]
+    return (
+        f"{time.strftime('%Y-%m-%d')}: three kind nodes on one machine with {os.cpu_count()} CPU cores and "
+        f"{memory:.0f} GiB (load average {load:.1f} before the tests began), Kubernetes {kubernetes}."
+    )
+
+
+def table(recoveries: list[dict[str, Any]]) -> str:
+    lines = [f"| what | {' | '.join(COLUMNS.values())} | **to the next step** |", "|---|" + "--:|" * (len(COLUMNS) + 1)]
+    for recovery in recoveries:
+        parts = [recovery[name] for name in COLUMNS]
+        lines.append(f"| {recovery['what']} | {' | '.join(f'{part:.0f}' for part in parts)} | **{sum(parts):.0f}** |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    load = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory() as directory:
+        report = Path(directory) / "recoveries.jsonl"
+        run_tests(report)
+        recoveries = [json.loads(line) for line in report.read_text().splitlines()]
+    before, rest = DOCS.read_text().split(BEGIN)
+    _, after = rest.split(END)
+    DOCS.write_text(f"{before}{BEGIN}\n{machine(load)}\n\n{table(recoveries)}\n{END}{after}")
+
+
+if __name__ == "__main__":
+    main()
