@@ -11,6 +11,7 @@ import signal
 import sys
 import traceback
 from pathlib import Path
+from typing import NoReturn
 
 from workers.errors import CRASHED, WorkerError
 from workers.runtime import Runtime, die_with_parent
@@ -58,6 +59,17 @@ def _run(kind: str, config_path: Path, runtime: Runtime) -> tuple[int, str]:
     return 0, "done"
 
 
+def leave(code: int) -> NoReturn:
+    """End the process with this code, at once.
+
+    All is published and said by now. An interpreter that ends in order still meets the threads of torch and zarr, and
+    a crash there would make a finished run a failed attempt.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
@@ -66,4 +78,4 @@ def _one_line(error: Exception) -> str:
 if __name__ == "__main__":
     from workers.__main__ import parse
 
-    sys.exit(main(*parse(sys.argv[1:], program="python -m workers.loop")))
+    leave(main(*parse(sys.argv[1:], program="python -m workers.loop")))

@@ -24,7 +24,7 @@ def run(config, runtime):
 module.run = run
 sys.modules["fake_kind"] = module
 loop.MODULES["train"] = "fake_kind"
-sys.exit(loop.main("train", Path(sys.argv[1])))
+loop.leave(loop.main("train", Path(sys.argv[1])))
 """
 
 
@@ -44,6 +44,12 @@ def run(tmp_path: Path, body: str, config: str | None = None) -> tuple[int, str,
     script = DRIVER.format(body=textwrap.indent(body, "    "))
     done = subprocess.run([sys.executable, "-c", script, str(path)], env=env, capture_output=True, text=True)
     return done.returncode, done.stderr, json.loads(summary.read_text())["summary"]
+
+
+def test_a_library_that_crashes_as_the_interpreter_ends_takes_nothing_back(tmp_path):
+    crash = "import atexit, os, signal; atexit.register(os.kill, os.getpid(), signal.SIGSEGV)"
+    code, _, summary = run(tmp_path, crash)
+    assert (code, summary) == (0, {"step": 4, "code": 0, "reason": "done"})
 
 
 @pytest.mark.parametrize(
