@@ -43,3 +43,16 @@ def test_the_schema_takes_the_defaults_and_refuses_an_unknown_setting(kind):
     assert validator.is_valid({name: entry["default"] for name, entry in schema["properties"].items()} | {})
     assert not validator.is_valid({"noSuchSetting": 1})
     assert all(entry.get("description") for entry in schema["properties"].values())
+
+
+@pytest.mark.parametrize("kind", ["collect", "train", "eval"])
+def test_what_a_kind_needs_is_told_in_its_settings_and_in_counts_that_the_chart_has(kind):
+    files = describe.files()
+    settings = json.loads(files["tasks/predictor.schema.json"])["$defs"][kind]["properties"]
+    need = yaml.safe_load(files["tasks/predictor.yaml"])["needs"][kind]
+    own = {"processes", "hostMemoryMiB", *(["samples"] if kind == "train" else [])}
+
+    defaults = {name: settings[name]["default"] for name in need["counts"]}
+    assert {name: count for name, count in need["counts"].items() if defaults[name] not in (count, None)} == {}
+    assert {name for term in need["terms"] for name in term["times"]} <= own | need["counts"].keys()
+    assert all(term.get("memoryMiB", 0) + term.get("cpuMillicores", 0) > 0 for term in need["terms"])
