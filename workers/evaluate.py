@@ -125,20 +125,22 @@ def _conclude(report: tasks.Report, facts: Mapping[str, Any], config: Config, ru
 def _facts(config: Config, judged: Restored, task: tasks.JudgingTask) -> dict[str, Any]:
     """What the report is about, and what it takes to make it again."""
     identity = _identity(judged)
+    settings = config.settings_as(tasks.settings_model(config.task, "eval"))
     return {
         "run": config.run,
         "spec hash": config.spec_hash,
         "data": f"{config.data}, ledger's SHA-256 {task.checksum[:16]}",
         "weights": f"{config.from_}, step {identity['step']:,}, SHA-256 {identity['sha256'][:16]}",
-        "training": ", ".join(f"{name} {value}" for name, value in judged.state["identity"].items() if name != "data"),
-        "evaluation": ", ".join(
-            f"{name} {value}"
-            for name, value in config.settings_as(tasks.settings_model(config.task, "eval"))
-            .model_dump(by_alias=True, exclude_none=True)
-            .items()
-        ),
+        "training": _listed({name: value for name, value in judged.state["identity"].items() if name != "data"}),
+        "evaluation": _listed(settings.model_dump(by_alias=True, exclude_none=True)),
         "replicas": config.replicas,
     }
+
+
+def _listed(settings: Mapping[str, Any]) -> str:
+    """`model small, seed 0, baselines ["time"]`."""
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in settings.items()}
+    return ", ".join(f"{name} {text}" for name, text in texts.items())
 
 
 def _write(

@@ -120,6 +120,15 @@ def test_the_html_report_is_one_file_that_loads_nothing_and_runs_nothing(judged)
     assert Page.tags.count("table") == 9
 
 
+def test_without_baselines_the_figures_are_the_same_and_nothing_is_compared(judged, volume):
+    evaluate.run(config(settings={"bootstrap": 200, "baselines": []}), process(volume))
+
+    alone, beside = (results.read_result(run, "run") for run in (volume / "runs" / "judge", judged))
+    assert alone["figures"].items() <= beside["figures"].items()
+    assert alone["tables"]["comparison"]["rows"] == []
+    assert alone["tables"]["outputs"] == beside["tables"]["outputs"]
+
+
 def test_any_number_of_indexes_gives_the_same_report_and_the_last_one_writes_it(judged, volume, capfd):
     for index in (2, 0):
         evaluate.run(config(replicas=3, gates=MET, settings=WHOLE), process(volume, index))
@@ -246,7 +255,7 @@ def labels_of_others(load: Any) -> Any:
     return shuffled
 
 
-def test_a_training_on_shuffled_labels_is_worth_no_more_than_prevalence(trained, tmp_path, monkeypatch):
+def test_a_training_on_shuffled_labels_is_worth_no_more_than_prevalence(trained, judged, tmp_path, monkeypatch):
     volume = Path(shutil.copytree(trained, tmp_path / "volume", symlinks=True))
     monkeypatch.setattr(evaluate, "_write", lambda *arguments: None)
     monkeypatch.setattr("workers.tasks.predictor.training.reader.load", labels_of_others(reader.load))
@@ -258,6 +267,7 @@ def test_a_training_on_shuffled_labels_is_worth_no_more_than_prevalence(trained,
     shuffled = results.read_result(volume / "runs" / "judge", "run")["figures"]
     assert shuffled["f1_low"] <= shuffled["f1_prevalence"]
     assert shuffled["gain_over_prevalence_low"] <= 0
+    assert shuffled["f1_high"] < results.read_result(judged, "run")["figures"]["f1_low"]
 
 
 def test_the_same_training_on_true_labels_is_worth_more_than_prevalence_and_the_clock(judged):
