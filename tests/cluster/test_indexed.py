@@ -17,7 +17,7 @@ Dict = dict[str, Any]
 INDEXES, EPISODES = 4, 8  # index k owns the episodes 2k and 2k + 1
 KILL = Path(__file__).resolve().parent / "support" / "kill" / "sitecustomize.py"
 SOURCE = "/opt/source"  # PYTHONPATH in docker/worker.Dockerfile
-COLLECT = (f"--set=episodes={EPISODES}", "--set=maxSteps=40", "--set=envs=1")
+COLLECT = (f"--set=episodes={EPISODES}", "--set=maxSteps=60", "--set=envs=1")
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,8 @@ def test_a_dataset_is_the_same_when_one_index_is_killed_in_an_episode_and_anothe
     runs.namespace.wait_for("index 2 has begun", has_begun, 120)
     runs.evict(runs.pods("struck")[2]["metadata"]["name"])
 
-    assert (runs.wait("struck"), runs.wait("calm")) == (0, 0)
+    for name in ("struck", "calm"):
+        runs.done("wait", name)
     assert codes(runs, "struck") == [[0], [137, 0], [75, 0], [0]]
     assert codes(runs, "calm") == [[0]] * INDEXES
     assert dataset(runs, "struck") == dataset(runs, "calm")
@@ -88,12 +89,13 @@ def test_a_dataset_is_the_same_when_one_index_is_killed_in_an_episode_and_anothe
 
 
 def test_a_judgement_is_the_same_when_one_index_is_killed_before_it_hands_in_its_share(runs):
-    assert runs.wait("trained") == 0
+    runs.done("wait", "trained")
     eval_ = ("--data", "datasets/tiny", "--from", "trained", "--set=bootstrap=100")
     submit(runs, "eval", "judged", *eval_)
     submit(runs, "eval", "torn", *eval_, *killed_before("/predictions/1."))
 
-    assert (runs.wait("torn"), runs.wait("judged")) == (0, 0)
+    for name in ("torn", "judged"):
+        runs.done("wait", name)
     assert codes(runs, "torn") == [[0], [137, 0], [0], [0]]
     assert codes(runs, "judged") == [[0]] * INDEXES
     assert outcome(runs, "torn") == outcome(runs, "judged")
