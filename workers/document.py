@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -16,8 +17,8 @@ p.lead { font-size: 1.1rem; background: #eef3f8; border-left: 4px solid #1d3557;
 div.wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid #d5dae0; text-align: right; white-space: nowrap; }
-th { vertical-align: bottom; border-bottom: 2px solid #1d3557; }
-th:first-child, td:first-child { text-align: left; }
+th { vertical-align: bottom; white-space: normal; border-bottom: 2px solid #1d3557; }
+th:first-child, td:first-child, .words { text-align: left; }
 table.facts td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 table.facts td:first-child { white-space: nowrap; }
 figure { margin: 1rem 0; } img { max-width: 100%; height: auto; } figcaption { color: #57606a; font-size: .85rem; }
@@ -53,6 +54,7 @@ class Picture:
     caption: str
 
 
+_NUMBER = re.compile(r"[−–]?\d|–$")
 Block = Heading | Paragraph | Table | Picture
 
 
@@ -119,11 +121,18 @@ def _html(block: Block, directory: Path) -> str:
             picture = f'<img src="data:image/png;base64,{data}" alt="{escape(caption)}">'
             return f"<figure>{picture}<figcaption>{escape(caption)}</figcaption></figure>"
         case Table(columns, rows):
-            head = f"<thead>{_row('th', columns)}</thead>" if columns else ""
-            body = "\n".join(_row("td", row) for row in rows)
+            words = [not any(_NUMBER.match(row[place]) for row in rows) for place in range(len(columns))]
+            head = f"<thead>{_row('th', columns, words)}</thead>" if columns else ""
+            body = "\n".join(_row("td", row, words) for row in rows)
             kind = "" if columns else ' class="facts"'
             return f'<div class="wide"><table{kind}>{head}<tbody>\n{body}\n</tbody></table></div>'
 
 
-def _row(tag: str, cells: Sequence[str]) -> str:
-    return "<tr>" + "".join(f"<{tag}>{escape(text)}</{tag}>" for text in cells) + "</tr>"
+def _row(tag: str, cells: Sequence[str], words: Sequence[bool]) -> str:
+    """`words`: of each column, whether it holds no numbers; none are given for facts."""
+    kinds = [' class="words"' if word else "" for word in words] or [""] * len(cells)
+    return (
+        "<tr>"
+        + "".join(f"<{tag}{kind}>{escape(text)}</{tag}>" for text, kind in zip(cells, kinds, strict=True))
+        + "</tr>"
+    )

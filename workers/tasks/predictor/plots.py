@@ -63,7 +63,7 @@ def _curve(axes: Axes, judged: Judged, group: metrics.Group, label: str, colour:
     if not true.any():
         return
     answers = np.concatenate([probabilities[:, group.outputs].ravel() for probabilities in judged.probabilities])
-    precision, recall, _ = precision_recall_curve(true, answers)
+    precision, recall, _ = precision_recall_curve(true, answers, drop_intermediate=True)
     label = f"{average_precision_score(true, answers):.2f}  {label}"
     axes.step(recall, precision, where="post", label=label, color=colour)
     chosen = metrics.figures(judged.of(group))
