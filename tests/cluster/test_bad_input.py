@@ -134,7 +134,7 @@ def test_wait_and_logs_outlast_an_api_server_that_is_away_for_a_while_and_say_so
     eventually(lambda: "running" in said["wait"][0]() and "starting" in said["logs -f"][0](), 60)
     between.cut()
     between.become("silent")
-    eventually(lambda: all_say("does not answer: no answer in time", 1), 60)
+    eventually(lambda: all_say("Waiting for it to come back.", 1), 60)
     between.become("passing")
     eventually(lambda: all_say("It answers again, after", 1), 60)
     assert [one.wait(120) for one in watching.values()] == [0, 0], [streams[1]() for streams in said.values()]
