@@ -47,9 +47,9 @@ def draw_style(skill: float, rng: np.random.Generator) -> Style:
     weakness = 1.0 - skill
     slow, low, loose, early, high = rng.random(5)
     aim = rng.normal(size=2) * (0.002 + 0.008 * weakness)
-    speed = 1.0 - 0.25 * rng.random() - (0.33 + 0.33 * rng.random() if slow < 0.28 + 0.56 * weakness else 0.0)
+    speed = 1.0 - 0.25 * rng.random() - (0.33 + 0.33 * rng.random() if slow < 0.28 + 0.5 * weakness else 0.0)
     margin = 0.055 + 0.01 * rng.random() - (0.085 * rng.random() if low < 0.62 * weakness else 0.0)
-    loosening = 0.02 + 0.03 * rng.random() if loose < 0.2 + 0.68 * weakness else 0.0
+    loosening = 0.02 + 0.03 * rng.random() if loose < 0.2 + 0.55 * weakness else 0.0
     squeeze = 0.9 - 0.4 * weakness * rng.random()
     close_steps = MIN_CLOSE_STEPS if early < 0.3 * weakness else 9
     grasp_height = 0.018 + (0.016 * weakness * rng.random() if high < 0.6 else 0.0)
