@@ -15,7 +15,7 @@ WIDTH = "110"
 PLOTS = {
     "demo-collect": ("episode.png", "outcomes.png"),
     "demo-train": ("training.png",),
-    "demo-eval": ("precision_recall.png", "episodes.png"),
+    "demo-eval": ("precision_recall.png", "episodes.png", "lead_time.png", "calibration.png"),
 }
 
 
