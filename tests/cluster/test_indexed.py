@@ -22,7 +22,7 @@ COLLECT = (f"--set=episodes={EPISODES}", "--set=maxSteps=60", "--set=envs=1")
 
 @pytest.fixture(scope="module")
 def runs(make_namespace: Callable[..., Any], tiny_dataset: Path) -> Runs:
-    """A namespace in which a training begins at once: eval needs one."""
+    """A namespace with a training, which eval needs, and two collects; all run side by side."""
     runs = Runs(make_namespace("indexed"), flags=(), settings={"steps": 80, "batch": 64, "validateEverySteps": 80})
     place(tiny_dataset, runs.namespace.volume)
     directory = runs.namespace.volume / "kill"
@@ -30,8 +30,33 @@ def runs(make_namespace: Callable[..., Any], tiny_dataset: Path) -> Runs:
     (directory / KILL.name).write_text(KILL.read_text())
     for path in (directory, directory / KILL.name):
         os.chown(path, UID, UID)
+    submit(runs, "collect", "struck", *COLLECT, *killed_before("/episodes/000003."))  # index 1, its second
+    submit(runs, "collect", "calm", *COLLECT)
     runs.submit("trained")
     return runs
+
+
+@pytest.fixture(scope="module")
+def struck(runs: Runs) -> str:
+    """The collect of which one index is killed as it publishes an episode, and another is evicted."""
+    logs = runs.directory("struck") / "attempts"
+
+    def has_begun() -> bool:
+        return any("starting 1 simulator" in log.read_text() for log in logs.glob("2.*.log"))
+
+    runs.namespace.wait_for("index 2 has begun", has_begun, 120)
+    runs.evict(runs.pods("struck")[2]["metadata"]["name"])
+    return "struck"
+
+
+@pytest.fixture(scope="module")
+def torn(runs: Runs, struck: str) -> str:
+    """The eval of which one index is killed as it hands in its share; `judged` is the undisturbed one."""
+    runs.done("wait", "trained")
+    options = ("--data", "datasets/tiny", "--from", "trained", "--set=bootstrap=100")
+    submit(runs, "eval", "torn", *options, *killed_before("/predictions/1."))
+    submit(runs, "eval", "judged", *options)
+    return "torn"
 
 
 def submit(runs: Runs, kind: str, name: str, *options: str) -> None:
@@ -66,40 +91,26 @@ def outcome(runs: Runs, name: str) -> Dict:
     return {key: result[key] for key in ("exitCode", "reason", "figures", "tables")}
 
 
-def test_a_dataset_is_the_same_when_one_index_is_killed_in_an_episode_and_another_is_evicted(runs):
-    submit(runs, "collect", "calm", *COLLECT)
-    submit(runs, "collect", "struck", *COLLECT, *killed_before("/episodes/000003."))  # index 1, its second
-    logs = runs.directory("struck") / "attempts"
-
-    def has_begun() -> bool:
-        return any("starting 1 simulator" in log.read_text() for log in logs.glob("2.*.log"))
-
-    runs.namespace.wait_for("index 2 has begun", has_begun, 120)
-    runs.evict(runs.pods("struck")[2]["metadata"]["name"])
-
-    for name in ("struck", "calm"):
+@pytest.mark.usefixtures("torn")  # so that the evals run meanwhile
+def test_a_dataset_is_the_same_when_one_index_is_killed_in_an_episode_and_another_is_evicted(runs, struck):
+    for name in (struck, "calm"):
         runs.done("wait", name)
-    assert codes(runs, "struck") == [[0], [137, 0], [75, 0], [0]]
+    assert codes(runs, struck) == [[0], [137, 0], [75, 0], [0]]
     assert codes(runs, "calm") == [[0]] * INDEXES
-    assert dataset(runs, "struck") == dataset(runs, "calm")
-    assert outcome(runs, "struck") == outcome(runs, "calm")
-    told = json.loads(runs.done("status", "struck", "-o", "json"))["job"]
+    assert dataset(runs, struck) == dataset(runs, "calm")
+    assert outcome(runs, struck) == outcome(runs, "calm")
+    told = json.loads(runs.done("status", struck, "-o", "json"))["job"]
     assert (told["state"], told["result"]["figures"]["episodes"]) == ("succeeded", EPISODES)
     assert [replica["attempts"] for replica in told["replicaStatuses"]] == [1, 2, 2, 1]
 
 
-def test_a_judgement_is_the_same_when_one_index_is_killed_before_it_hands_in_its_share(runs):
-    runs.done("wait", "trained")
-    eval_ = ("--data", "datasets/tiny", "--from", "trained", "--set=bootstrap=100")
-    submit(runs, "eval", "judged", *eval_)
-    submit(runs, "eval", "torn", *eval_, *killed_before("/predictions/1."))
-
-    for name in ("torn", "judged"):
+def test_a_judgement_is_the_same_when_one_index_is_killed_before_it_hands_in_its_share(runs, torn):
+    for name in (torn, "judged"):
         runs.done("wait", name)
-    assert codes(runs, "torn") == [[0], [137, 0], [0], [0]]
+    assert codes(runs, torn) == [[0], [137, 0], [0], [0]]
     assert codes(runs, "judged") == [[0]] * INDEXES
-    assert outcome(runs, "torn") == outcome(runs, "judged")
-    shown = {name: json.loads(runs.done("results", name, "-o", "json"))["result"] for name in ("torn", "judged")}
-    assert {name: one["figures"] for name, one in shown.items()} == dict.fromkeys(
-        shown, outcome(runs, "judged")["figures"]
-    )
+    assert outcome(runs, torn) == outcome(runs, "judged")
+    shown = json.loads(runs.done("results", torn, "-o", "json"))["result"]
+    assert {key: shown[key] for key in ("figures", "tables")} == {
+        key: outcome(runs, "judged")[key] for key in ("figures", "tables")
+    }
