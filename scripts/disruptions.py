@@ -1,4 +1,7 @@
-"""Runs every disruption on the cluster and puts into docs/disruptions.md how long each took to be overcome."""
+"""Runs every disruption on the cluster and puts into docs/disruptions.md how long each took to be overcome.
+
+Arguments go to pytest: `scripts/disruptions.py -k late` runs some, and leaves the figures of the others as they are.
+"""
 
 import json
 import os
@@ -25,7 +28,7 @@ COLUMNS = {
 
 def run_tests(report: Path) -> None:
     tests = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests" / "cluster").glob("test_disruptions*.py"))
-    command = [sys.executable, "-m", "pytest", "-m", "", *tests]
+    command = [sys.executable, "-m", "pytest", "-m", "", *tests, *sys.argv[1:]]
     if code := subprocess.run(command, cwd=ROOT, env=os.environ | {REPORT: str(report)}).returncode:
         sys.exit(f"the tests ended with {code}: {DOCS.relative_to(ROOT)} is left as it was")
 
@@ -37,27 +40,39 @@ def machine(load: float) -> str:
     kubernetes = json.loads(answer)["serverVersion"]["gitVersion"]
     return (
         f"{time.strftime('%Y-%m-%d')}: three kind nodes on one machine with {os.cpu_count()} CPU cores and "
-        f"{memory:.0f} GiB (load average {load:.1f} before the tests began), Kubernetes {kubernetes}."
+        f"{memory:.0f} GiB\n(load average {load:.1f} before the tests began), Kubernetes {kubernetes}."
     )
 
 
-def table(recoveries: list[dict[str, Any]]) -> str:
-    lines = [f"| what | {' | '.join(COLUMNS.values())} | **to the next step** |", "|---|" + "--:|" * (len(COLUMNS) + 1)]
-    for recovery in recoveries:
-        parts = [recovery[name] for name in COLUMNS]
-        lines.append(f"| {recovery['what']} | {' | '.join(f'{part:.0f}' for part in parts)} | **{sum(parts):.0f}** |")
-    return "\n".join(lines)
+def row(recovery: dict[str, Any]) -> tuple[str, str]:
+    """What happened, and the line of the table that tells of it."""
+    parts = [recovery[name] for name in COLUMNS]
+    cells = [recovery["what"], *(f"{part:.0f}" for part in parts), f"**{sum(parts):.0f}**"]
+    return recovery["what"], f"| {' | '.join(cells)} |"
+
+
+def rows_of(table: str) -> dict[str, str]:
+    """The lines of a table as `write` made it."""
+    lines = [line for line in table.splitlines() if line.startswith("| ")][1:]
+    return {line.split("|")[1].strip(): line for line in lines}
+
+
+def write(recoveries: list[dict[str, Any]], load: float) -> None:
+    before, rest = DOCS.read_text().split(BEGIN)
+    table, after = rest.split(END)
+    rows = rows_of(table) | dict(map(row, recoveries))
+    head = f"| what | {' | '.join(COLUMNS.values())} | **to the next step** |\n|---|" + "--:|" * (len(COLUMNS) + 1)
+    table = "\n".join([head, *rows.values()])
+    DOCS.write_text(f"{before}{BEGIN}\n{machine(load)}\n\n{table}\n{END}{after}")
 
 
 def main() -> None:
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as directory:
         report = Path(directory) / "recoveries.jsonl"
+        report.touch()
         run_tests(report)
-        recoveries = [json.loads(line) for line in report.read_text().splitlines()]
-    before, rest = DOCS.read_text().split(BEGIN)
-    _, after = rest.split(END)
-    DOCS.write_text(f"{before}{BEGIN}\n{machine(load)}\n\n{table(recoveries)}\n{END}{after}")
+        write([json.loads(line) for line in report.read_text().splitlines()], load)
 
 
 if __name__ == "__main__":

@@ -29,14 +29,14 @@ from disruptions import (
     report,
     signal_pod,
 )
-from runs import ROOT, Runs, place
+from runs import ROOT, Dict, Runs, place
 
 from workers import checkpoint
 
 pytestmark = pytest.mark.timeout(600)
 
-STEPS = 600
-SETTINGS = {"steps": STEPS, "batch": 256, "validateEverySteps": 300, "checkpointEverySteps": 50}
+STEPS = 1200
+SETTINGS = {"steps": STEPS, "batch": 256, "validateEverySteps": 600, "checkpointEverySteps": 50}
 CHART = str(ROOT / "charts" / "jobctl")
 
 
@@ -110,16 +110,24 @@ HAPPENINGS = {
 
 @pytest.fixture(scope="module")
 def ended(runs: Runs) -> Iterator[Callable[[str], Any]]:
-    """Waits for a run by name to succeed; what its happening had to tell. All happen at once, except for the report."""
+    """Waits until a run succeeds; what its happening had to tell. All happen at once, for the report one by one."""
 
     def happen(name: str) -> Any:
         told = HAPPENINGS[name](runs)
         assert runs.wait(name) == 0, runs.jobctl("status", name).stdout
         return told
 
-    with ThreadPoolExecutor(1 if is_reported() else len(HAPPENINGS)) as pool:
-        futures: dict[str, Future[Any]] = {name: pool.submit(happen, name) for name in HAPPENINGS}
-        yield lambda name: futures[name].result()
+    futures: dict[str, Future[Any]] = {}
+    with ThreadPoolExecutor(len(HAPPENINGS)) as pool:
+
+        def result(name: str) -> Any:
+            if name not in futures:
+                futures[name] = pool.submit(happen, name)
+            return futures[name].result()
+
+        if not is_reported():
+            futures |= {name: pool.submit(happen, name) for name in HAPPENINGS}
+        yield result
 
 
 @pytest.fixture
@@ -204,44 +212,56 @@ def test_submit_with_replace_resumes_a_running_job_with_the_changed_setting(runs
     assert ends_as_calm("replaced")
 
 
-def stopped_loops(runs: Runs, name: str) -> int:
-    return sum("a test stops this loop" in log for _, log in runs.attempts(name))
+LATE, RELIED_ON = "step-00000400.000001", "step-00000350.000002"
 
 
-LATE = "step-00000400.000001"
-WAKES_UP = {  # just before which moments of a save, and whether the checkpoint is there when the writer has ended
-    "before it writes and before it prunes": (["write", "remove"], True),
-    "before it writes": (["write"], False),
-    "before the rename": (["rename"], False),
-}
+def stop_and_replace(runs: Runs, name: str, moments: list[str]) -> tuple[Watch, Dict]:
+    """A run whose whole pod stands still in a save, and the pod of its successor, whose loop stops before its first."""
+
+    def stopped(loops: int) -> bool:
+        return sum("a test stops this loop" in log for _, log in runs.attempts(name)) == loops
+
+    options = [*fault(runs, "freeze", 400, moments, ["write"]), "--set=env.JOBCTL_LEASE_SECONDS=5"]
+    watch = begin(runs, name, *options)
+    runs.namespace.wait_for("its loop stands still", lambda: stopped(1), 60)
+    signal_pod(watch.pod, "STOP")
+    runs.submit(name, "--replace", "--set=checkpoint.keep=4", *options)
+    successor = watch.replacement()
+    runs.namespace.wait_for("so does its successor's", lambda: stopped(2), 50)
+    return watch, successor
+
+
+def newest(runs: Runs, name: str) -> str:
+    """What an attempt that started now would go on from."""
+    restored = checkpoint.newest(runs.directory(name))
+    assert restored is not None
+    return restored.path.name
+
+
+def end_both(runs: Runs, name: str, watch: Watch, successor: Dict) -> list[int]:
+    """Wake what still sleeps; the exit codes of the writer that is late, and of its successor."""
+    signal_pod(watch.pod, "CONT")
+    runs.namespace.wait_for("the late writer has ended", lambda: runs.attempts(name)[0][0]["end"], 30)
+    assert (LATE in runs.saved(name), newest(runs, name)) == (False, RELIED_ON)
+    signal_pod(successor, "CONT")
+    assert runs.wait(name) == 0
+    return [record["end"]["exitCode"] for record, _ in runs.attempts(name)]
 
 
 @pytest.mark.disruptions
-@pytest.mark.parametrize("when", WAKES_UP)
-def test_a_writer_that_was_stopped_and_wakes_up_late_is_ignored_and_prunes_nothing(runs, ends_as_calm, when):
-    moments, comes = WAKES_UP[when]
-    name = "late-" + "-".join(moments)
-    stopped = [*fault(runs, "freeze", 400, moments, ["write"]), "--set=env.JOBCTL_LEASE_SECONDS=5"]
-    watch = begin(runs, name, *stopped)
-    runs.namespace.wait_for("its loop stands still", lambda: stopped_loops(runs, name) == 1, 60)
-    signal_pod(watch.pod, "STOP")
-    runs.submit(name, "--replace", "--set=checkpoint.keep=4", *stopped)
-    successor = watch.replacement()
-    runs.namespace.wait_for("so does its successor's", lambda: stopped_loops(runs, name) == 2, 50)
-    relied_on = of_successor(runs, name)
-    assert relied_on[-1] == "step-00000350.000002"
-
-    signal_pod(watch.pod, "CONT")
-    runs.namespace.wait_for("it has ended", lambda: runs.attempts(name)[0][0]["end"], 30)
-    assert (LATE in runs.saved(name)) == comes
-    assert checkpoint.newest(runs.directory(name)).path.name == relied_on[-1]
-    assert of_successor(runs, name) == relied_on
-
-    signal_pod(successor, "CONT")
-    assert runs.wait(name) == 0
-    assert [record["end"]["exitCode"] for record, _ in runs.attempts(name)] == [INTERRUPTED, 0]
-    assert ends_as_calm(name)
+def test_what_a_writer_publishes_late_is_ignored_and_it_prunes_nothing_of_its_successor(runs, ends_as_calm):
+    watch, successor = stop_and_replace(runs, "late", ["write", "remove"])
+    signal_pod(watch.pod, "CONT", "workers.loop")  # before its supervisor, which would end it
+    runs.namespace.wait_for("it has published", lambda: LATE in runs.saved("late"), 30)
+    assert newest(runs, "late") == RELIED_ON
+    signal_pod(watch.pod, "CONT", "workers.loop")
+    runs.namespace.wait_for("it has pruned", lambda: LATE not in runs.saved("late"), 30)
+    assert end_both(runs, "late", watch, successor) == [INTERRUPTED, 0]
+    assert ends_as_calm("late")
 
 
-def of_successor(runs: Runs, name: str) -> list[str]:
-    return [one for one in runs.saved(name) if one.endswith(".000002")]
+@pytest.mark.disruptions
+def test_a_writer_that_is_stopped_before_its_rename_publishes_nothing_late(runs, ends_as_calm):
+    watch, successor = stop_and_replace(runs, "renaming", ["rename"])
+    assert end_both(runs, "renaming", watch, successor) == [INTERRUPTED, 0]
+    assert ends_as_calm("renaming")

@@ -181,9 +181,9 @@ def fault(runs: Runs, name: str, step: int, *moments: Sequence[str]) -> list[str
     return [f"--set=env.{key}={value}" for key, value in env.items()]
 
 
-def signal_pod(pod: Dict, name: str) -> None:
-    """A signal for all processes of a pod, from its node: none of them can catch it, not even the first."""
+def signal_pod(pod: Dict, name: str, command: str = "") -> None:
+    """A signal, from its node, for those processes of a pod whose command line holds `command`: none can catch it."""
     uid = pod["metadata"]["uid"]
-    cgroup = f"{uid}\\|{uid.replace('-', '_')}"
-    script = f"for f in $(grep -l '{cgroup}' /proc/[0-9]*/cgroup); do kill -{name} $(basename $(dirname $f)); done"
+    own = f"grep -l '{uid}\\|{uid.replace('-', '_')}' /proc/[0-9]*/cgroup | cut -d/ -f3"
+    script = f"for p in $({own}); do grep -q '{command}' /proc/$p/cmdline && kill -{name} $p; done; true"
     subprocess.run(("docker", "exec", pod["spec"]["nodeName"], "sh", "-c", script), timeout=60, check=True)
