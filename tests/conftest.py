@@ -15,7 +15,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     reasons = sorted({str(report.longrepr[2]).removeprefix("Skipped: ") for report in skipped if report.longrepr})
     others = [item for item in terminalreporter.stats.get("deselected", []) if item.get_closest_marker("disruptions")]
     if others:
-        reasons.append(f"{len(others)} disruptions that take long or need nodes to themselves (`make test-disruptions`)")
+        reasons.append(f"{len(others)} disruptions that take long or need the nodes alone (`make test-disruptions`)")
     terminalreporter.write_line("")
     terminalreporter.write_line(
         "did not run here: " + "; ".join(reasons) if reasons else "did not run here: nothing, every test ran"
