@@ -14,6 +14,7 @@ class Cluster:
 
     backend: Backend
     poll_seconds: float
+    clock_seconds: float  # by how much its times may be too early
     patience = 1  # how many times longer things take here than with processes of this machine
 
     def record(self, name: str) -> Record:

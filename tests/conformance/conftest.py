@@ -76,6 +76,7 @@ class LocalCluster(base.Cluster):
     namespace = "default"
     keeps_logs_of_removed_pods = True
     poll_seconds = 0.02
+    clock_seconds = 0.0
     prompt_seconds = 4.0  # in which what should happen at once has happened
 
     def __init__(self, home: Path) -> None:

@@ -32,6 +32,7 @@ class KubernetesCluster(base.Cluster):
 
     backoff_scale = 1.0
     poll_seconds = 0.4
+    clock_seconds = 1.0  # the end of a pod is noted in whole seconds, and the back-off counted from there
     patience = 8  # images, schedulers, kubelets, a back-off of 10 s and more
     keeps_logs_of_removed_pods = False  # the workers' own logs lie on the volume
     prompt_seconds = 45.0
