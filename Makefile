@@ -43,6 +43,7 @@ check-generated:
 	$(BIN)/python scripts/golden.py --check
 	$(BIN)/python scripts/dashboards.py --check
 	$(BIN)/python -m jobctl.local.fields | diff docs/local-backend.md - || (echo "docs/local-backend.md is stale: make generate"; exit 1)
+	$(BIN)/python -m jobctl.cluster.rights | diff docs/rbac.md - || (echo "docs/rbac.md is stale: make generate"; exit 1)
 
 lock:  ## requirements/*.txt from pyproject.toml (needs uv)
 	$(PYTHON) scripts/lock.py
