@@ -7,6 +7,7 @@ give Kubernetes-shaped objects back, so that everything above (status.py, cli/) 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -134,6 +135,11 @@ def claim_of(values: Mapping[str, Any]) -> str:
 def home_directory(environ: Mapping[str, str]) -> Path:
     """Where the local backend keeps its state and volumes: $JOBCTL_HOME, else ~/.jobctl."""
     return Path(environ.get("JOBCTL_HOME") or Path.home() / ".jobctl").absolute()
+
+
+def worker_python(environ: Mapping[str, str]) -> str:
+    """The interpreter that runs workers on this machine: $JOBCTL_WORKER_PYTHON, else the one that runs jobctl."""
+    return environ.get("JOBCTL_WORKER_PYTHON") or sys.executable
 
 
 def choose(flag: str | None, environ: Mapping[str, str], service_account: Path = SERVICE_ACCOUNT) -> str:

@@ -156,7 +156,7 @@ def validate(asked: Mapping[str, Any], source: str = "the spec", *, by_schema: b
     kind_problems = list(_kind_problems(asked))
     if kind_problems:  # all that follows depends on the kind
         raise _refusal(kind_problems, source)
-    name = asked["kind"] if asked.get("name") is None else asked["name"]
+    name = Asked(asked, source).name
     defaults = read_defaults()
     values = with_numbers({"task": defaults["task"]} | {key: asked[key] for key in asked if key != "name"})
     full = documents.merge(defaults, values) | {"name": name}

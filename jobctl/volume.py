@@ -10,12 +10,12 @@ import hashlib
 import json
 import math
 import re
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
+from jobctl.backend import worker_python
 from jobctl.errors import JobctlError, NotFoundError
 
 RESULT = "result.json"
@@ -25,7 +25,7 @@ TAIL_BYTES = 64 * 1024
 CHUNK_BYTES = 1024 * 1024
 RATE_LINES = 12  # lines of a metrics file that the rate is taken over
 _FENCED = re.compile(r"(?P<stem>.+)\.(?P<fence>\d{6,})")
-NOTHING_THERE = 64  # the exit code of `python -m workers read` and `data` where there is no such run, file or dataset
+_NOTHING_THERE = 64  # the exit code of `python -m workers read` and `data` where there is no such run, file or dataset
 _PROGRAM = re.compile(r"^python -m workers \w+: ")
 _STEP = re.compile(r"step-(?P<step>\d{8,})")
 
@@ -243,24 +243,27 @@ class DirectoryReader:
         import os
         import subprocess
 
-        command = [os.environ.get("JOBCTL_WORKER_PYTHON") or sys.executable, "-m", "workers", *arguments]
+        command = [worker_python(os.environ), "-m", "workers", *arguments]
         environ = {**os.environ, "JOBCTL_VOLUME": str(self.root)}
         done = subprocess.run(command, capture_output=True, check=False, env=environ)
         if done.returncode != 0:
-            said = last_line(done.stderr)
-            if done.returncode == NOTHING_THERE:
-                raise NotFoundError(said)
-            raise JobctlError(f"Reading {self.root} failed (exit code {done.returncode}): {said}")
+            raise failure_of(done.returncode, done.stderr, str(self.root))
         return done.stdout
 
     def _run(self, run: str) -> Path:
         return self.root / "runs" / run
 
 
-def last_line(complaint: bytes) -> str:
-    """The one sentence that `python -m workers` ends with on stderr, without its own name before it."""
+def failure_of(exit_code: int, complaint: bytes, place: str) -> JobctlError:
+    """What a `python -m workers` that failed is told as: NotFoundError where there is nothing of what was asked for.
+
+    complaint: its stderr, which ends with one sentence behind its own name.
+    """
     lines = complaint.decode("utf-8", "replace").strip().splitlines()
-    return _PROGRAM.sub("", lines[-1]) if lines else "it said nothing"
+    said = _PROGRAM.sub("", lines[-1]) if lines else "it said nothing"
+    if exit_code == _NOTHING_THERE:
+        return NotFoundError(said)
+    return JobctlError(f"Reading {place} failed (exit code {exit_code}): {said}")
 
 
 def _files(directory: Path) -> dict[str, dict[str, Any]] | None:

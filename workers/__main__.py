@@ -40,7 +40,6 @@ if __name__ == "__main__" and sys.argv[1:2] == ["read"]:
     sys.exit(read(sys.argv[2:]))
 
 if __name__ == "__main__" and sys.argv[1:2] == ["data"]:
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
     from workers.data import main as data
 
     sys.exit(data(sys.argv[2:]))

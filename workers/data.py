@@ -7,16 +7,16 @@ import argparse
 import base64
 import dataclasses
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from workers.episodes import ledger, plots, reader
 from workers.episodes.schema import FAILURES, HORIZONS, RATE_HZ, SIGNALS
 from workers.errors import BadConfigError, WorkerError
+from workers.read import Parser, behave_as_a_process, dataset_directory, mounted_volume
 
 SCHEMA = "jobctl.data/v1"
 DATASETS = "datasets"
@@ -24,9 +24,10 @@ DATASETS = "datasets"
 
 def main(arguments: Sequence[str]) -> int:
     """The exit code: 0, or the error's with one sentence on stderr."""
+    behave_as_a_process()
     try:
         asked = _parse(arguments)
-        volume = Path(os.environ.get("JOBCTL_VOLUME", ""))
+        volume = mounted_volume()
         data = asked.data or _only_dataset(volume)
         found = episodes(volume, data) if asked.show is None else episode(volume, data, asked.show)
         print(json.dumps(found, separators=(",", ":")))
@@ -82,9 +83,7 @@ def episode(volume: Path, data: str, number: int) -> dict[str, Any]:
 
 
 def _dataset(volume: Path, data: str) -> Path:
-    directory = (volume / data).resolve()
-    if not directory.is_relative_to(volume.resolve()):
-        raise BadConfigError(f"{data!r} does not lie on the volume: give a path such as {DATASETS}/NAME")
+    directory = dataset_directory(volume, data)
     if not directory.is_dir():
         raise BadConfigError(f"the volume has no {data!r}; {_known(volume)}")
     return directory
@@ -105,13 +104,8 @@ def _names(volume: Path) -> list[str]:
     return sorted(f"{DATASETS}/{path.parent.name}" for path in (volume / DATASETS).glob("*/dataset.json"))
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise BadConfigError(message)
-
-
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = _Parser(prog="python -m workers data", description="Prints what a dataset on the volume holds, as JSON.")
+    parser = Parser(prog="python -m workers data", description="Prints what a dataset on the volume holds, as JSON.")
     parser.add_argument("data", metavar="DATASET", nargs="?", help="datasets/NAME; may be left out where there is one")
     parser.add_argument("--show", type=int, metavar="EPISODE", help="one episode of it, with a picture")
     return parser.parse_args(arguments)

@@ -35,10 +35,10 @@ _BLOCK_BYTES = 64 * 1024
 
 def main(arguments: Sequence[str]) -> int:
     """The exit code: 0, or 64 with one sentence on stderr if there is nothing to read."""
-    _behave_as_a_process()
+    behave_as_a_process()
     try:
         asked = _parse(arguments)
-        run = RunFiles(_volume(), asked.run)
+        run = RunFiles(mounted_volume(), asked.run)
         if asked.file is not None:
             with run.open(asked.file) as file:
                 shutil.copyfileobj(file, sys.stdout.buffer)
@@ -215,11 +215,16 @@ def _weights(run: RunFiles) -> dict[str, Any] | None:
     return None
 
 
-def _dataset(volume: Path, data: str) -> dict[str, Any]:
+def dataset_directory(volume: Path, data: str) -> Path:
     """Raises BadConfigError if `data` leads off the volume."""
     directory = (volume / data).resolve()
     if not directory.is_relative_to(volume.resolve()):
         raise BadConfigError(f"{data!r} does not lie on the volume: give a path such as datasets/NAME")
+    return directory
+
+
+def _dataset(volume: Path, data: str) -> dict[str, Any]:
+    directory = dataset_directory(volume, data)
     manifest = None
     with contextlib.suppress(OSError), open_below(directory, (MANIFEST,)) as file:
         manifest = _object(file.read())
@@ -256,7 +261,8 @@ def _directories(parent: Path) -> list[str]:
         raise BadConfigError(f"{parent} cannot be read: {error.strerror}") from error
 
 
-def _volume() -> Path:
+def mounted_volume() -> Path:
+    """$JOBCTL_VOLUME. Raises BadConfigError where it names no directory."""
     volume = os.environ.get("JOBCTL_VOLUME")
     if not volume:
         raise BadConfigError("JOBCTL_VOLUME is not set: it names the directory where the shared volume is mounted")
@@ -279,19 +285,21 @@ def _hint(near: Sequence[str]) -> str:
     return f"; nearest: {', '.join(near)}" if near else ""
 
 
-def _behave_as_a_process() -> None:
+def behave_as_a_process() -> None:
     """PID 1 gets no default signal handling, and `python -m workers` starts with these signals held back."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """Raises BadConfigError where argparse would print its usage and exit."""
+
     def error(self, message: str) -> NoReturn:
         raise BadConfigError(message)
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = _Parser(prog="python -m workers read", description="Prints what a run left on the volume, as JSON.")
+    parser = Parser(prog="python -m workers read", description="Prints what a run left on the volume, as JSON.")
     parser.add_argument("run", metavar="RUN")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--data", metavar="DATASET", help="also count this dataset, for example datasets/NAME")

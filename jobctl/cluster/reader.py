@@ -18,7 +18,7 @@ from jobctl.cluster import records
 from jobctl.cluster.api import Api
 from jobctl.cluster.refusals import ROLE, ForbiddenError, error_of, message_of, refusal_in, unreachable
 from jobctl.errors import JobctlError, NotFoundError, RefusedError
-from jobctl.volume import NOTHING_THERE, Published, Result, last_line
+from jobctl.volume import Published, Result, failure_of
 
 Object = dict[str, Any]
 
@@ -126,10 +126,8 @@ class PodReader:
             elif channel == OUTCOME:
                 outcome += data
         code = exit_code_of(outcome)
-        if code == NOTHING_THERE:
-            raise NotFoundError(last_line(complaint))
         if code != 0:
-            raise JobctlError(f"Reading the claim {self.claim} failed (exit code {code}): {last_line(complaint)}")
+            raise failure_of(code, complaint, f"the claim {self.claim}")
 
     def _frames(self, pod: str, command: list[str]) -> Iterator[tuple[int, bytes]]:
         """(channel, bytes) of an exec over a WebSocket, as they come."""

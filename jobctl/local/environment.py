@@ -1,11 +1,11 @@
 """A pod's command and environment: downward API, $(VAR) expansion, and the two rewrites that local makes."""
 
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobctl.backend import worker_python
 from jobctl.local.plan import Container, EnvVar, LocalJob, Mount
 
 INHERITED = (
@@ -121,10 +121,10 @@ def _value(variable: EnvVar, before: Mapping[str, str], pod: PodIdentity, servic
 
 
 def command(container: Container, variables: Mapping[str, str], base: Mapping[str, str]) -> list[str]:
-    """The argument list to run. `python` is $JOBCTL_WORKER_PYTHON, or the interpreter that runs jobctl."""
+    """The argument list to run. `python` is worker_python."""
     words = [expand(word, variables) for word in (*container.command, *container.args)]
     if words[0] in ("python", "python3"):
-        words[0] = base.get("JOBCTL_WORKER_PYTHON") or sys.executable
+        words[0] = worker_python(base)
     return words
 
 
