@@ -48,9 +48,9 @@ def _default_name(file: Path | None, kind: str | None, task: str | None) -> str 
 
 def _with_settings(assignment: str) -> str:
     """`stpes=400` as `settings.stpes=400`, which is nearer than any key of a spec: the error names what was meant."""
-    key = assignment.partition("=")[0].strip()
     from difflib import get_close_matches
 
+    key = assignment.partition("=")[0].strip()
     keys = {"name", *read_defaults()}
     close = [] if key in keys else get_close_matches(key, keys | setting_names(), n=1)
     return f"settings.{assignment}" if close and close[0] not in keys else assignment

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from said import Said
 
 from jobctl.cli.main import main
 from jobctl.cluster.rights import rules
@@ -17,17 +18,6 @@ from jobctl.cluster.rights import rules
 Dict = dict[str, Any]
 SOMEBODY = "somebody"
 IMAGED = ("submit", "render", "results")  # the commands that take --image
-
-
-@dataclass(frozen=True)
-class Said:
-    status: int
-    out: str
-    err: str
-
-    @property
-    def error(self) -> str:
-        return "".join(line for line in self.err.splitlines() if not line.startswith("backend: "))
 
 
 def refused(said: Said, *words: str, status: int = 5) -> None:

@@ -6,28 +6,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from said import Said
 
 from jobctl.cli.main import main
 from jobctl.errors import NotFoundError
 from jobctl.local.backend import LocalBackend
 
 FAKE_WORKER = Path(__file__).parent / "fake_worker.py"
-
-
-@dataclass(frozen=True)
-class Said:
-    status: int
-    out: str
-    err: str
-
-    @property
-    def error(self) -> str:
-        """What stands on stderr beside the backend's line."""
-        return "".join(line + "\n" for line in self.err.splitlines() if not line.startswith("backend: ")).strip()
 
 
 @pytest.fixture
