@@ -28,7 +28,6 @@ Place = Literal["checkpoints", "best"]
 
 STATE = "state.json"
 _STEM = re.compile(r"^step-(\d{8})$")
-_NO_LINKS = {errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS, errno.EACCES}
 
 
 @dataclass(frozen=True)
@@ -367,7 +366,7 @@ def _link_or_copy(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError as error:
-        if error.errno not in _NO_LINKS:
+        if error.errno not in storage.NO_LINKS:
             raise
         shutil.copyfile(source, target)
 

@@ -6,10 +6,8 @@ waiter's own clock. The number is the fence: part of every name that its holder 
 """
 
 import contextlib
-import errno
 import json
 import os
-import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -154,7 +152,7 @@ class Lease:
                 "released": False,
                 "adopted": None,
             }
-            if _create(directory, number, record):
+            if storage.create(path_of(directory, number), _encode(record)):
                 lease = cls(directory, number)
                 lease._thread.start()
                 return lease
@@ -202,35 +200,6 @@ def _encode(record: dict[str, Any]) -> bytes:
     rest = {key: value for key, value in record.items() if key != "heartbeat"}
     counter = str(record.get("heartbeat", "0" * _WIDTH))
     return _PREFIX + counter.encode() + b'", ' + json.dumps(rest).encode()[1:] + b"\n"
-
-
-def _create(directory: Path, number: int, record: dict[str, Any]) -> bool:
-    """Whether this caller, and nobody else, made lease `number`."""
-    temporary = directory / f".tmp-{number:06d}.{os.getpid()}-{secrets.token_hex(4)}"
-    storage.write_atomic(temporary, _encode(record))
-    try:
-        os.link(temporary, path_of(directory, number))
-    except FileExistsError:
-        return False
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS):
-            raise
-        return _create_exclusively(path_of(directory, number), _encode(record))
-    finally:
-        temporary.unlink(missing_ok=True)
-    storage.sync_directory(directory)
-    return True
-
-
-def _create_exclusively(path: Path, data: bytes) -> bool:
-    """For volumes without hard links; a reader that sees it half-written takes its holder for alive."""
-    try:
-        with path.open("xb", buffering=0) as file:
-            file.write(data)
-            storage.fsync(file.fileno())
-    except FileExistsError:
-        return False
-    return True
 
 
 def _update(directory: Path, number: int, **changes: Any) -> None:

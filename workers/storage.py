@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ MANIFEST = "manifest.json"
 MANIFEST_SCHEMA = "jobctl.manifest/v1"
 TEMPORARY = re.compile(r"^\.tmp-(?P<name>.+)\.\d+-[0-9a-f]{8}$")
 FENCED = re.compile(r"^(?P<stem>.+)\.(?P<fence>\d{6})$")
+NO_LINKS = {errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS, errno.EACCES}  # what such volumes say
 _NO_DIRECTORY_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
 
 
@@ -43,17 +44,27 @@ def fsync(descriptor: int) -> None:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Replace `path` by `data`: a reader sees the old content or the new one, also after a power loss."""
-    temporary = _temporary(path)
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            fsync(file.fileno())
+    with _synced_beside(path, data) as temporary:
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
     sync_directory(path.parent)
+
+
+def create(path: Path, data: bytes) -> bool:
+    """Make `path`, which nobody changes afterwards; False if it is there already (of many callers, one gets True).
+
+    It appears whole or not at all; on a volume without hard links, a reader may see it half-written.
+    """
+    with _synced_beside(path, data) as temporary:
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            return _create_exclusively(path, data)
+    sync_directory(path.parent)
+    return True
 
 
 def publish(final: Path, write: Callable[[Path], None]) -> Path:
@@ -158,6 +169,32 @@ def sync_directory(directory: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _synced_beside(path: Path, data: bytes) -> Iterator[Path]:
+    """A temporary file with `data`, on disk; it is gone at the end, whatever happens in between."""
+    temporary = _temporary(path)
+    try:
+        _write_synced(temporary, data)
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        fsync(file.fileno())
+
+
+def _create_exclusively(path: Path, data: bytes) -> bool:
+    try:
+        _write_synced(path, data)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _temporary(final: Path) -> Path:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers import lease
+from workers import lease, storage
 from workers.errors import InterruptedRun
 from workers.lease import Lease, Limits, adopted_limits
 
@@ -135,7 +135,7 @@ def test_without_hard_links_the_number_is_still_taken_by_one_only(tmp_path, monk
     monkeypatch.setattr(os, "link", no_links)
     held = take(tmp_path)
     assert held.number == 1
-    assert lease._create(tmp_path, 1, {"pod": "other"}) is False
+    assert storage.create(lease.path_of(tmp_path, 1), b"{}") is False
     assert lease.read(tmp_path, 1)["pod"] == "p"
 
 

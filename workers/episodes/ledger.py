@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
@@ -20,7 +18,7 @@ from typing import Any
 
 from workers.episodes.schema import OUTCOMES, SCHEMA
 from workers.errors import BadDataError
-from workers.storage import CorruptError, sync_directory, verify, write_atomic
+from workers.storage import CorruptError, create, verify, write_atomic
 
 
 @dataclass(frozen=True, order=True)
@@ -46,7 +44,7 @@ def record(dataset: Path, entry: Entry) -> bool:
     """
     final = entry_path(dataset, entry.episode)
     final.parent.mkdir(parents=True, exist_ok=True)
-    return _create(final, _json(asdict(entry)))
+    return create(final, _json(asdict(entry)))
 
 
 def recorded(dataset: Path) -> list[Entry]:
@@ -94,7 +92,7 @@ def begin(dataset: Path, identity: dict[str, Any]) -> dict[str, Any]:
     """Fixes what decides the episodes' content, once; returns what holds: another writer's if that was first."""
     path = dataset / "dataset.json"
     dataset.mkdir(parents=True, exist_ok=True)
-    _create(path, _json({"schema": SCHEMA, **identity}))
+    create(path, _json({"schema": SCHEMA, **identity}))
     content = _parse(path)
     require_schema(dataset, content.pop("schema", None))
     return content
@@ -175,17 +173,3 @@ def _parse(path: Path) -> dict[str, Any]:
 
 def _json(content: object) -> bytes:
     return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
-
-
-def _create(final: Path, data: bytes) -> bool:
-    """Makes a file that nobody changes afterwards; False if there is one already. It appears whole or not at all."""
-    temporary = final.with_name(f".tmp-{final.name}.{secrets.token_hex(8)}")
-    try:
-        write_atomic(temporary, data)
-        os.link(temporary, final)
-    except FileExistsError:
-        return False
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_directory(final.parent)
-    return True

@@ -4,6 +4,7 @@ import errno
 import multiprocessing
 import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -137,6 +138,17 @@ def test_recovery_clears_temporaries_and_enters_what_was_published_whole(tmp_pat
     assert not list(tmp_path.glob("*/.tmp-*"))
 
 
+def test_recovery_clears_what_a_kill_inside_the_ledgers_entry_left(tmp_path, episode):
+    entry = writer.write_episode(tmp_path, episode(3), fence=1)
+    ledger.entry_path(tmp_path, 3).unlink()
+    victim = multiprocessing.get_context("fork").Process(target=_record_until_the_link, args=(tmp_path, entry))
+    victim.start()
+    victim.join()
+    assert len(list(tmp_path.glob("ledger/.tmp-*"))) == 1, "it was killed with the entry's bytes on disk"
+    assert writer.recover(tmp_path, [3]) == [entry]
+    assert not list(tmp_path.glob("*/.tmp-*"))
+
+
 def test_recovery_removes_a_damaged_episode_that_no_ledger_names(tmp_path, episode):
     writer.write_episode(tmp_path, episode(1), fence=1)
     ledger.entry_path(tmp_path, 1).unlink()
@@ -154,3 +166,8 @@ def test_recovery_leaves_a_living_writer_and_other_indexes_alone(tmp_path):
         assert writer.recover(tmp_path, range(5)) == []
     assert living.is_dir()
     assert others.is_dir()
+
+
+def _record_until_the_link(dataset, entry):
+    os.link = lambda source, target: os.kill(os.getpid(), signal.SIGKILL)
+    ledger.record(dataset, entry)
