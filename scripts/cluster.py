@@ -19,7 +19,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ IMAGES = {
     "jobctl": f"localhost:{REGISTRY_PORT}/jobctl:dev",
 }
 BUILD_ARGUMENTS = ("BUILD_BASE", "BASE", "REQUIREMENTS", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL")
+SLOWEST_BUILD_SECONDS = 1800  # of an image, with every package downloaded anew
 NAMESPACE = "jobs"
 OWNER = 1000  # the user of the chart's pods
 OLDEST_KUBERNETES = (1, 34)
@@ -61,10 +62,14 @@ def say(text: str) -> None:
     print(f"cluster: {text}", flush=True)
 
 
-def run(*command: str, stdin: str | None = None, timeout_seconds: float = 300) -> str:
+def run(
+    *command: str, stdin: str | None = None, timeout_seconds: float = 300, env: Mapping[str, str] | None = None
+) -> str:
     """The program's standard output. Raises ClusterError with the end of what it said."""
     try:
-        done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout_seconds, cwd=ROOT)
+        done = subprocess.run(
+            command, input=stdin, capture_output=True, text=True, timeout=timeout_seconds, cwd=ROOT, env=env
+        )
     except FileNotFoundError as error:
         raise ClusterError(f"{command[0]} is not on PATH: install {PROGRAMS.get(command[0], command[0])}") from error
     except subprocess.TimeoutExpired as error:
@@ -225,11 +230,8 @@ def build_image(name: str) -> str:
     command = ["docker", "build", "--network=host", "--file", f"docker/{name}.Dockerfile", "--tag", image]
     arguments = [f"VERSION={__version__}", f"REVISION={revision}", *(a for a in BUILD_ARGUMENTS if a in os.environ)]
     started = time.monotonic()
-    environment = os.environ | {"DOCKER_BUILDKIT": "1"}
     options = [part for argument in arguments for part in ("--build-arg", argument)]
-    done = subprocess.run([*command, *options, "."], cwd=ROOT, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        raise ClusterError(f"building {image} failed:\n{done.stderr.strip()[-4000:]}")
+    run(*command, *options, ".", timeout_seconds=SLOWEST_BUILD_SECONDS, env=os.environ | {"DOCKER_BUILDKIT": "1"})
     built = time.monotonic()
     run("docker", "push", "--quiet", image, timeout_seconds=900)
     pushed = time.monotonic()

@@ -1,49 +1,27 @@
 """The main job, watched: `jobctl submit -f examples/demo.yaml`, with the training told to stop once in the middle.
 
 Nothing here does any of the work. It types the commands that a user would, sends one SIGTERM as an eviction would, and
-reads what jobctl says. Everything lies in .jobctl (`make clean` removes it); run again, it goes on or shows results.
+reads what jobctl says. Everything lies in $JOBCTL_HOME, by default .jobctl (`make clean` removes it); run again, it
+goes on or shows results.
 """
 
-import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+from typed import HOME, ROOT, jobctl, pid_of, progress_of, say, shown, status
+
 SPEC = Path("examples") / "demo.yaml"
 TRAIN, EVAL = "demo-train", "demo-eval"
 JOBS = ("demo-collect", TRAIN, EVAL)
-JOBCTL = str(Path(sys.executable).parent / "jobctl")
-ENVIRONMENT = os.environ | {"JOBCTL_HOME": str(ROOT / ".jobctl"), "JOBCTL_BACKEND": "local"}
 INTERRUPT_AT = 0.4  # of the training's steps
 SAVED = re.compile(r"ends with code 75: .*saved after step (?P<step>\d+)")
 RESUMED = re.compile(r"resuming from step-(?P<step>\d+)")
-
-
-def say(text: str) -> None:
-    print(f"\n>>> {text}", flush=True)
-
-
-def jobctl(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([JOBCTL, *arguments], cwd=ROOT, env=ENVIRONMENT, text=True, **options)
-
-
-def shown(*arguments: str) -> int:
-    """Runs a command with its output on the screen, after showing what is typed."""
-    say(" ".join(["jobctl", *arguments]))
-    return jobctl(*arguments).returncode
-
-
-def status(name: str) -> dict[str, Any] | None:
-    """What `jobctl status NAME -o json` says; None while there is no such job."""
-    asked = jobctl("status", name, "-o", "json", capture_output=True)
-    return json.loads(asked.stdout)["job"] if asked.returncode == 0 else None
 
 
 class Interruption(threading.Thread):
@@ -63,7 +41,7 @@ class Interruption(threading.Thread):
         say(f"the training's pod is told to stop, as an eviction would: kill -TERM {pid}")
         while not self.finished.wait(0.5):
             now = status(TRAIN)
-            if now and now["state"] == "running" and self._pid(now) not in (None, pid) and self._stepped(now):
+            if now and now["state"] == "running" and pid_of(now) not in (None, pid) and self._stepped(now):
                 self.seconds_until_next_step = time.monotonic() - told_at
                 return
 
@@ -74,14 +52,9 @@ class Interruption(threading.Thread):
                 continue
             if now["state"] in ("succeeded", "failed"):
                 return None
-            progress = now["progress"]
-            if now["state"] == "running" and progress and progress["step"] >= INTERRUPT_AT * progress["steps"]:
-                return self._pid(now)
+            if now["state"] == "running" and progress_of(now) >= INTERRUPT_AT:
+                return pid_of(now)
         return None
-
-    @staticmethod
-    def _pid(now: dict[str, Any]) -> int | None:
-        return next((replica["pid"] for replica in now["replicaStatuses"] if replica["phase"] == "Running"), None)
 
     @staticmethod
     def _stepped(now: dict[str, Any]) -> bool:
@@ -126,7 +99,7 @@ def main() -> int:
         for path in ((now or {}).get("result") or {}).get("plots", []):
             print(os.path.relpath(path, ROOT))
     say(f"done in {time.monotonic() - started:.0f} s. Edit {SPEC}, give it names of your own, and submit it:")
-    print("JOBCTL_HOME=.jobctl .venv/bin/jobctl submit -f my.yaml")
+    print(f"JOBCTL_HOME={os.path.relpath(HOME, ROOT)} .venv/bin/jobctl submit -f my.yaml")
     return 0
 
 

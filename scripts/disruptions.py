@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import marked
+
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs" / "disruptions.md"
 BEGIN, END = "<!-- figures: made by `make test-disruptions` -->", "<!-- end of figures -->"
@@ -58,12 +60,10 @@ def rows_of(table: str) -> dict[str, str]:
 
 
 def write(recoveries: list[dict[str, Any]], load: float) -> None:
-    before, rest = DOCS.read_text().split(BEGIN)
-    table, after = rest.split(END)
-    rows = rows_of(table) | dict(map(row, recoveries))
+    rows = rows_of(marked.part(DOCS, BEGIN, END)) | dict(map(row, recoveries))
     head = f"| what | {' | '.join(COLUMNS.values())} | **to the next step** |\n|---|" + "--:|" * (len(COLUMNS) + 1)
     table = "\n".join([head, *rows.values()])
-    DOCS.write_text(f"{before}{BEGIN}\n{machine(load)}\n\n{table}\n{END}{after}")
+    marked.replace(DOCS, BEGIN, END, f"{machine(load)}\n\n{table}")
 
 
 def main() -> None:

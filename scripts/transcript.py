@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import marked
+
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 IMAGES = ROOT / "docs" / "images"
@@ -23,7 +25,7 @@ def run_demo() -> str:
     shutil.rmtree(ROOT / ".jobctl" / "volumes", ignore_errors=True)
     shutil.rmtree(ROOT / ".jobctl" / "local", ignore_errors=True)
     command = [sys.executable, str(ROOT / "scripts" / "demo.py")]
-    environment = os.environ | {"COLUMNS": WIDTH, "NO_COLOR": "1"}
+    environment = os.environ | {"COLUMNS": WIDTH, "NO_COLOR": "1", "JOBCTL_HOME": str(ROOT / ".jobctl")}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     ) as demo:
@@ -50,9 +52,7 @@ def shortened(text: str) -> str:
 
 def main() -> None:
     transcript = shortened(run_demo())
-    before, rest = README.read_text().split(BEGIN)
-    _, after = rest.split(END)
-    README.write_text(f"{before}{BEGIN}\n```console\n$ make demo\n{transcript}\n```\n{END}{after}")
+    marked.replace(README, BEGIN, END, f"```console\n$ make demo\n{transcript}\n```")
     IMAGES.mkdir(parents=True, exist_ok=True)
     for run, names in PLOTS.items():
         for name in names:

@@ -9,8 +9,16 @@ from typing import Literal
 
 import numpy as np
 
-Stream = Literal["order", "noise", "jitter", "dropout", "weights", "bootstrap"]
-_STREAMS: dict[Stream, int] = {"order": 0, "noise": 1, "jitter": 2, "dropout": 3, "weights": 4, "bootstrap": 5}
+Stream = Literal["order", "noise", "jitter", "dropout", "weights", "bootstrap", "history"]
+_STREAMS: dict[Stream, int] = {
+    "order": 0,
+    "noise": 1,
+    "jitter": 2,
+    "dropout": 3,
+    "weights": 4,
+    "bootstrap": 5,
+    "history": 6,
+}
 
 
 def generator(stream: Stream, seed: int, *place: int) -> np.random.Generator:

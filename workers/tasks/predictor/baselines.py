@@ -6,7 +6,7 @@ from the signals. Both `time` and `boosted` are scikit-learn's HistGradientBoost
 """
 # ruff: noqa: N806 - arrays' names end in their shape
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
@@ -24,9 +24,9 @@ SHRINKAGE = 10.0  # of leaf values (L2): where positives are rare and alike, tre
 class Baselines:
     """Each is fitted on the training split when it is asked for."""
 
-    def __init__(self, train: Timesteps, context: int, pad_history: bool, seed: int) -> None:
-        self._train, self._context, self._pad_history = train, context, pad_history
-        rows = train.rows(context, pad_history)
+    def __init__(self, train: Timesteps, lags: Sequence[int], pad_history: bool, seed: int) -> None:
+        self._train, self._lags, self._pad_history = train, lags, pad_history
+        rows = train.rows(lags, pad_history)
         if len(rows) > MOST_SAMPLES:
             chosen = sampling.generator("bootstrap", seed, 1).permutation(len(rows))[:MOST_SAMPLES]
             rows = rows[np.sort(chosen)]
@@ -47,11 +47,11 @@ class Baselines:
             return fitters[name](alive)
 
     def _rows_of(self, timesteps: Timesteps) -> Tensor:
-        return timesteps.rows(self._context, self._pad_history)
+        return timesteps.rows(self._lags, self._pad_history)
 
     def _windows(self, timesteps: Timesteps, rows: Tensor) -> np.ndarray:
         """(B, W·S) float32: the signals that the model sees, normalised."""
-        x_BWS = timesteps.windows(rows, self._context).numpy()
+        x_BWS = timesteps.windows(rows, self._lags).numpy()
         return ((x_BWS - self._mean_S) / self._deviation_S).reshape(len(x_BWS), -1)
 
     def _elapsed(self, timesteps: Timesteps, rows: Tensor) -> np.ndarray:

@@ -41,22 +41,29 @@ class Timesteps:
     def __len__(self) -> int:
         return len(self.signals_NS)
 
-    def rows(self, context: int, pad_history: bool) -> Tensor:
+    def rows(self, lags: Sequence[int], pad_history: bool) -> Tensor:
         """The rows that are samples: all, or those with a whole context behind them in their episode."""
         rows = torch.arange(len(self), device=self.first_N.device)
-        return rows if pad_history else rows[rows - self.first_N >= context - 1]
+        return rows if pad_history else rows[rows - self.first_N >= lags[-1]]
 
     def windows(
-        self, rows_B: Tensor, context: int, ends_B: Tensor | None = None, signals: Tensor | None = None
+        self,
+        rows_B: Tensor,
+        lags: Sequence[int],
+        ends_B: Tensor | None = None,
+        signals: Tensor | None = None,
+        seen_B: Tensor | None = None,
     ) -> Tensor:
-        """x_BWS: the `context` timesteps that end at `ends_B` (default: at the rows themselves), oldest first.
+        """x_BWS: the timesteps that lie `lags` before `ends_B` (default: before the rows themselves), oldest first.
 
         A window never leaves the episode of its row: what lies before it is the first timestep, repeated, and what lies
-        behind it the last one. `signals` replaces this object's own values, noise added.
+        behind it the last one. `signals` replaces this object's own values, noise added. `seen_B`: timesteps before the
+        end that are seen; what lies before these is repeated in the same way.
         """
-        past_W = torch.arange(1 - context, 1, device=rows_B.device)
+        past_W = -torch.tensor(lags[::-1], device=rows_B.device)
         ends_B = rows_B if ends_B is None else ends_B
-        index_BW = (ends_B[:, None] + past_W).clamp(self.first_N[rows_B, None], self.last_N[rows_B, None])
+        past_BW = past_W if seen_B is None else past_W.maximum(-seen_B[:, None])
+        index_BW = (ends_B[:, None] + past_BW).clamp(self.first_N[rows_B, None], self.last_N[rows_B, None])
         return (self.signals_NS if signals is None else signals)[index_BW]
 
     def normalisation(self) -> tuple[Tensor, Tensor]:
@@ -67,17 +74,19 @@ class Timesteps:
 
 
 class TrainingSamples:
-    """The training split as samples 0 … len − 1, augmented: noise on the signals and windows moved by a few timesteps.
+    """The training split as samples 0 … len − 1, augmented: noise on the signals, windows moved by a few timesteps, and
+    pasts cut as an episode's start cuts them.
 
-    Both are functions of seed, epoch and place alone. Noise belongs to the reading, so windows that overlap share it.
+    All are functions of seed, epoch and place alone. Noise belongs to the reading, so windows that overlap share it.
     """
 
     def __init__(self, timesteps: Timesteps, settings: TrainSettings) -> None:
         self.timesteps, self.settings = timesteps, settings
-        self.rows = timesteps.rows(settings.context, settings.pad_history)
+        self.lags, self.rows = settings.lags, timesteps.rows(settings.lags, settings.pad_history)
         self._deviation = timesteps.normalisation()[1]
         self._epoch: int | None = None
         self._noisy, self._shift = timesteps.signals_NS, torch.zeros_like(self.rows)
+        self._seen = torch.full_like(self.rows, self.lags[-1])
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -86,13 +95,12 @@ class TrainingSamples:
         """(x_BWS, x one timestep earlier (B, W, S), y_BHF) of these samples as they are in this epoch."""
         self._augment(epoch)
         index = torch.from_numpy(samples).to(self.rows.device)
-        rows, ends = self.rows[index], self.rows[index] + self._shift[index]
-        window, settings = self.timesteps.windows, self.settings
-        now = window(rows, settings.context, ends, self._noisy)
-        return now, window(rows, settings.context, ends - 1, self._noisy), self.timesteps.labels_NHF[rows]
+        rows, ends, seen = self.rows[index], self.rows[index] + self._shift[index], self._seen[index]
+        now, before = (self.timesteps.windows(rows, self.lags, end, self._noisy, seen) for end in (ends, ends - 1))
+        return now, before, self.timesteps.labels_NHF[rows]
 
     def _augment(self, epoch: int) -> None:
-        """Draw the epoch's noise and shifts: 13 numbers a timestep, once an epoch."""
+        """Draw the epoch's noise, shifts and cuts: 15 numbers a timestep, once an epoch."""
         if epoch == self._epoch:
             return
         self._epoch, seed, jitter = epoch, self.settings.seed, self.settings.jitter
@@ -101,3 +109,7 @@ class TrainingSamples:
         self._noisy = signals + self.settings.noise * self._deviation * torch.from_numpy(noise).to(device)
         shift = sampling.generator("jitter", seed, epoch).integers(-jitter, jitter + 1, len(self.rows))
         self._shift = torch.from_numpy(shift).to(device)
+        random = sampling.generator("history", seed, epoch)
+        cut = random.random(len(self.rows)) < self.settings.history_cut
+        seen = np.where(cut, random.integers(0, self.lags[-1] + 1, len(self.rows)), self.lags[-1])
+        self._seen = torch.from_numpy(seen).to(device)

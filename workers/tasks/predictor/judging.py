@@ -16,7 +16,7 @@ from workers.tasks.predictor.baselines import Baselines
 from workers.tasks.predictor.data import Timesteps
 from workers.tasks.predictor.judged import Judged, choose_alarm_thresholds, choose_thresholds
 from workers.tasks.predictor.model import Predictor
-from workers.tasks.predictor.settings import EvalSettings
+from workers.tasks.predictor.settings import EvalSettings, lags
 from workers.tasks.predictor.training import checksum, logits_of, split
 
 
@@ -39,8 +39,9 @@ class Judging:
         for name in ("validation", "test"):
             if not self._split[name]:
                 raise BadDataError(f"none of the {len(entries)} episodes of {dataset} falls into the {name} split")
-        self._context, self._pad_history = int(identity["context"]), bool(identity["padHistory"])
-        self._model = Predictor(identity["model"], self._context).to(device).eval()
+        self._lags = lags(int(identity["context"]), int(identity["reach"]))
+        self._pad_history = bool(identity["padHistory"])
+        self._model = Predictor(identity["model"], len(self._lags)).to(device).eval()
         try:
             self._model.load_state_dict(dict(weights))
         except RuntimeError as error:
@@ -85,7 +86,7 @@ class Judging:
         if not self._split["train"]:
             return  # nothing to fit baselines on
         train = self._read(self._split["train"])
-        baselines = Baselines(train, self._context, self._pad_history, self.settings.seed)
+        baselines = Baselines(train, self._lags, self._pad_history, self.settings.seed)
         for name in self.settings.baselines:
             predict = baselines.fit(name, alive)
             yield judged(name, self._by_episode(test, predict(test)), predict(validation))
@@ -94,7 +95,7 @@ class Judging:
         return Timesteps.of(reader.load(self.dataset, entries))
 
     def _rows(self, timesteps: Timesteps) -> Tensor:
-        return timesteps.rows(self._context, self._pad_history)
+        return timesteps.rows(self._lags, self._pad_history)
 
     def _labels(self, timesteps: Timesteps) -> np.ndarray:
         return timesteps.labels_NHF[self._rows(timesteps)].numpy()
@@ -105,4 +106,4 @@ class Judging:
         return np.split(answers, np.searchsorted(self._rows(timesteps).numpy(), ends[:-1].numpy()))
 
     def _probabilities(self, timesteps: Timesteps) -> Tensor:
-        return logits_of(self._model, timesteps, self._rows(timesteps), self._context, self.settings.batch).sigmoid()
+        return logits_of(self._model, timesteps, self._rows(timesteps), self._lags, self.settings.batch).sigmoid()

@@ -17,6 +17,16 @@ class _Settings(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
 
 
+def lags(context: int, reach: int) -> tuple[int, ...]:
+    """How many timesteps before the present one each of the `context` timesteps lies, 0 first, rising.
+
+    Adjacent ones at first, then ever wider gaps up to `reach`: (reach + 1)^(i / (context - 1)) - 1, rounded. Where
+    `reach` is less than context - 1, all are adjacent.
+    """
+    last = max(1, context - 1)
+    return tuple(max(i, round((reach + 1) ** (i / last)) - 1) for i in range(context))
+
+
 class TrainSettings(_Settings):
     """Settings of `kind: train`, `task: predictor`."""
 
@@ -56,6 +66,13 @@ class TrainSettings(_Settings):
     context: int = Field(
         default=10, ge=1, le=200, description="Timesteps of the past, the present one included, that the network sees."
     )
+    reach: int = Field(
+        default=96,
+        ge=0,
+        le=1000,
+        description="How many timesteps back the oldest of them lies: gaps widen towards the past. "
+        "context - 1 or less: none, they are adjacent.",
+    )
     pad_history: bool = Field(
         default=True,
         description="Judge an episode's first timesteps too, with its first one repeated as their past; "
@@ -69,6 +86,13 @@ class TrainSettings(_Settings):
     )
     jitter: int = Field(
         default=2, ge=0, le=20, description="Augmentation: the window is moved by up to this many timesteps."
+    )
+    history_cut: float = Field(
+        default=0.3,
+        ge=0,
+        le=1,
+        description="Augmentation: share of windows whose past is cut at a random timestep, as an episode's start cuts "
+        "it, so that a repeated timestep does not tell how long the episode runs.",
     )
     horizon_weights: tuple[Weight, ...] = Field(
         default=(1.0, 1.0, 0.8, 0.6),
@@ -111,6 +135,10 @@ class TrainSettings(_Settings):
         le=512,
         description="CPU threads of torch; null is 1 on a CPU, where more than one is not bit-exact.",
     )
+
+    @property
+    def lags(self) -> tuple[int, ...]:
+        return lags(self.context, self.reach)
 
     @model_validator(mode="after")
     def _one_batch(self) -> "TrainSettings":

@@ -41,15 +41,16 @@ class Training:
         self._validation = Timesteps.of(reader.load(dataset, self.episodes["validation"]), device)
         self._data = TrainingSamples(train, settings)
         self.samples = len(self._data)
-        self._rows = self._validation.rows(settings.context, settings.pad_history)
+        self._rows = self._validation.rows(settings.lags, settings.pad_history)
         if self.samples == 0 or len(self._rows) == 0:
             raise BadDataError(
-                f"no training or no validation episode of {dataset} has {settings.context} timesteps: "
-                "use padHistory or less context"
+                f"no training or no validation episode of {dataset} has {settings.lags[-1] + 1} timesteps: "
+                "use padHistory, or less reach and context"
             )
         self.identity = {
             "model": settings.model,
             "context": settings.context,
+            "reach": settings.lags[-1],
             "padHistory": settings.pad_history,
             "seed": settings.seed,
             "data": checksum(entries),
@@ -74,7 +75,7 @@ class Training:
     def validate(self) -> dict[str, float]:
         """Loss, and precision, recall and F1 (micro over the 16 outputs) at the threshold that is best for F1."""
         labels_NHF = self._validation.labels_NHF[self._rows]
-        logits_NHF = logits_of(self.model, self._validation, self._rows, self.settings.context)
+        logits_NHF = logits_of(self.model, self._validation, self._rows, self.settings.lags)
         probabilities, labels = logits_NHF.sigmoid().cpu().numpy(), labels_NHF.cpu().numpy()
         threshold, score = best_threshold(probabilities, labels)
         found = {
@@ -113,12 +114,12 @@ def checksum(entries: Sequence[ledger.Entry]) -> str:
 
 @torch.no_grad()
 def logits_of(
-    model: torch.nn.Module, timesteps: Timesteps, rows: Tensor, context: int, at_once: int = ROWS_AT_ONCE
+    model: torch.nn.Module, timesteps: Timesteps, rows: Tensor, lags: Sequence[int], at_once: int = ROWS_AT_ONCE
 ) -> Tensor:
     """Logits (len(rows), H, F) of the windows that end at these rows, without dropout; the model's mode is kept."""
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
-    found = [model(timesteps.windows(part, context).to(device)).float() for part in rows.split(at_once)]
+    found = [model(timesteps.windows(part, lags).to(device)).float() for part in rows.split(at_once)]
     model.train(was_training)
     return torch.cat(found)

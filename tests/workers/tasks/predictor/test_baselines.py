@@ -30,7 +30,7 @@ def episodes(count: int, seed: int) -> Timesteps:
 @pytest.fixture(scope="module")
 def precisions() -> dict[str, dict[str, float]]:
     """Average precision on other episodes: of each baseline, by failure type."""
-    test, baselines = episodes(20, 1), Baselines(episodes(40, 0), 4, True, 0)
+    test, baselines = episodes(20, 1), Baselines(episodes(40, 0), range(4), True, 0)
     labels = test.labels_NHF.numpy()
     return {
         name: {
@@ -51,7 +51,7 @@ def test_the_clock_foretells_timeouts_and_signals_foretell_drops(precisions):
 def test_prevalence_says_of_every_timestep_how_often_each_failure_comes():
     train = episodes(40, 0)
 
-    found = Baselines(train, 4, True, 0).fit("prevalence")(episodes(3, 1))
+    found = Baselines(train, range(4), True, 0).fit("prevalence")(episodes(3, 1))
 
     np.testing.assert_allclose(found, np.broadcast_to(train.labels_NHF.numpy().mean(0), found.shape), rtol=1e-6)
 
@@ -60,9 +60,9 @@ def test_prevalence_says_of_every_timestep_how_often_each_failure_comes():
 def test_a_failure_that_never_comes_is_given_no_chance_and_all_are_probabilities(name):
     test, beats = episodes(4, 1), []
 
-    found = Baselines(episodes(40, 0), 4, False, 0).fit(name, lambda: beats.append(1))(test)
+    found = Baselines(episodes(40, 0), range(4), False, 0).fit(name, lambda: beats.append(1))(test)
 
-    assert found.shape == (len(test.rows(4, False)), *metrics.SCOPES["all"].shape)
+    assert found.shape == (len(test.rows(range(4), False)), *metrics.SCOPES["all"].shape)
     assert found.min() >= 0 and found.max() <= 1
     assert found[:, :, 2:].max() < 1e-6
     assert len(beats) == (0 if name == "prevalence" else 16)
@@ -71,7 +71,7 @@ def test_a_failure_that_never_comes_is_given_no_chance_and_all_are_probabilities
 @pytest.mark.parametrize("name", ["logistic", "boosted"])
 def test_windows_reach_no_further_than_the_timestep_that_is_judged(name):
     test = episodes(4, 1)
-    judge = Baselines(episodes(40, 0), 4, True, 0).fit(name)
+    judge = Baselines(episodes(40, 0), range(4), True, 0).fit(name)
     later = test.signals_NS.clone()
     later[10:25] += torch.randn(15, 12, generator=torch.Generator().manual_seed(0))
 
