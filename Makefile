@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-disruptions lint generate check-generated lock transcript bench cluster cluster-down image clean
+.PHONY: help setup setup-dev demo salus test test-disruptions lint generate check-generated lock transcript bench cluster cluster-down image clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18
@@ -16,6 +16,9 @@ setup-dev:
 
 demo: setup  ## collect, train (interrupted once), resume and evaluate: at most 10 minutes on 2 cores
 	@$(BIN)/python scripts/demo.py
+
+salus: setup  ## the job at its source's scale (500 episodes, three seeds), and the tables of docs/salus.md: an hour
+	@$(BIN)/python scripts/salus.py
 
 test: setup-dev lint check-generated  ## linters, types, the import rule, generated files, all tests
 	$(BIN)/python -m pytest
