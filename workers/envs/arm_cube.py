@@ -1,12 +1,14 @@
 """The arm-and-cube environment behind Gymnasium's API: pick a cube behind a low wall and hold it up, at 30 Hz.
 
-Observation: `images` (3, 224, 224, 3) u8 in the order of `schema.CAMERAS`, `state` (33,) f32, `signals` (12,) f32.
+Observation: `images` (3, 224, 224, 3) u8 in the order of `schema.CAMERAS`, `state` (33,) f32, `signals` (12,) f32. The
+images' rows run backwards in memory: copy them for a library that asks for contiguous arrays.
 Action: (4,) in −1 … 1, the tool's velocity as shares of 0.4 m/s and the fingers' wanted opening (1 open, −1 squeeze).
 An episode is a pure function of the seed given to `reset` and of the actions.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import gymnasium as gym
@@ -108,10 +110,10 @@ class ArmCubeEnv(gym.Env[Observation, NDArray[np.float32]]):
         """
         if self._outcome is not None:
             return self.observe(), 0.0, True, False, {}
-        if not np.isfinite(action).all():
+        parts = action.tolist()  # Python's floats: numpy takes longer for four
+        if not all(map(math.isfinite, parts)):
             raise ValueError(f"The action {action} is not finite.")
-        bounded = np.minimum(np.maximum(np.asarray(action, np.float64), -1.0), 1.0)
-        self._previous_action, self._action = self._action, bounded
+        self._previous_action, self._action = self._action, np.array([min(max(p, -1.0), 1.0) for p in parts])
         self._front_patch = self.readings.front_patch
         self._outcome = self._judge.judge(self._simulate())
         ended = self._outcome is not None
@@ -207,7 +209,7 @@ class ArmCubeEnv(gym.Env[Observation, NDArray[np.float32]]):
         return Truth((float(x), float(y), float(z)), fingers, peak)
 
     def _disturb(self, step: int) -> None:
-        self.data.xfrc_applied[:] = 0.0
+        self.data.xfrc_applied.fill(0.0)
         share = 1.0
         if self.perturbation is not None:
             share = self.perturbation.friction_share(step)

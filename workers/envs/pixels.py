@@ -45,8 +45,9 @@ class CubeFinder:
         self._behind[-2:] = 255  # the last two bytes are no red ones
 
     def find(self, image: NDArray[np.uint8]) -> Patch | None:
-        """The red patch of an image (H, W, 3), or None where it isn't seen."""
-        flat = image.reshape(-1)
+        """The red patch of an image (H, W, 3), or None where it isn't seen. Its rows may run backwards in memory."""
+        backwards = image.strides[0] < 0
+        flat = (image[::-1] if backwards else image).reshape(-1)
         np.right_shift(flat, 1, out=self._half)
         np.maximum(flat[1:-1], flat[2:], out=self._behind[:-2])
         np.greater(self._half, self._behind, out=self._mask)
@@ -57,6 +58,8 @@ class CubeFinder:
             return None
         rows = int((found // self._width).sum())
         columns = int(found.sum()) - self._width * rows
+        if backwards:
+            rows = count * (self._height - 1) - rows
         height, width = self._height, self._width
         return Patch((columns / count + 0.5) / width, (rows / count + 0.5) / height, count / (height * width))
 

@@ -8,8 +8,7 @@ the simulator. The names and units stand in `workers.episodes.schema.SIGNALS`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +21,7 @@ GRIPPER_IN_WRIST_IMAGE = (0.50, 0.845)  # where the held cube's centre appears, 
 STATE_SIZE = 33
 
 
-@dataclass(frozen=True)
-class Readings:
+class Readings(NamedTuple):
     """One moment's sensor readings. Joint arrays are (7,), positions (3,) in metres, forces in newton."""
 
     joint_positions: FloatArray  # rad
@@ -41,12 +39,12 @@ class Readings:
     previous_front_patch: Patch | None
     wrist_patch: Patch | None
 
-    @cached_property
+    @property
     def tracking_error(self) -> float:
         """rad: how far the joints are from where they were asked to be."""
         return norm(self.joint_commands - self.joint_positions)
 
-    @cached_property
+    @property
     def joint_effort(self) -> float:
         """N m."""
         return norm(self.joint_torques)

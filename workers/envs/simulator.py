@@ -50,7 +50,7 @@ def load_mujoco() -> Any:
 class Cameras:
     """Draws what a model's cameras see, without shadows, reflections and sky: the bits that mujoco.Renderer draws.
 
-    The scene is gathered once for all cameras, and a picture is turned over on its way out, not once more.
+    The scene is gathered once for all cameras, and no picture is copied to turn it over (OpenGL's begin below).
     """
 
     def __init__(self, mujoco: Any, model: Any, names: Sequence[str], pixels: int) -> None:
@@ -69,20 +69,18 @@ class Cameras:
         self._option, self._all = mujoco.MjvOption(), mujoco.mjtCatBit.mjCAT_ALL.value
         self._cameras = [_fixed_camera(mujoco, model, name) for name in names]
         self._rect = mujoco.MjrRect(0, 0, pixels, pixels)
-        self._upside_down = np.empty((pixels, pixels, 3), np.uint8)  # OpenGL's pictures begin below
 
     def draw(self, data: Any) -> NDArray[np.uint8]:
-        """A new array of pictures (cameras, pixels, pixels, 3), in the order of the names."""
-        mujoco, images = self._mujoco, np.empty((len(self._cameras), *self._upside_down.shape), np.uint8)
+        """New pictures (cameras, pixels, pixels, 3), in the order of the names: a view whose rows run backwards."""
+        mujoco, images = self._mujoco, np.empty((len(self._cameras), self._rect.height, self._rect.width, 3), np.uint8)
         self._gl.make_current()
         mujoco.mjv_updateScene(self._model, data, self._option, None, self._cameras[0], self._all, self._scene)
         for image, camera in zip(images, self._cameras, strict=True):
             mujoco.mjv_updateCamera(self._model, data, camera, self._scene)
             mujoco.mjv_makeLights(self._model, data, self._scene)  # the headlight is where the camera is
             mujoco.mjr_render(self._rect, self._scene, self._context)
-            mujoco.mjr_readPixels(self._upside_down, None, self._rect, self._context)
-            image[:] = self._upside_down[::-1]
-        return images
+            mujoco.mjr_readPixels(image, None, self._rect, self._context)
+        return images[:, ::-1]
 
     def close(self) -> None:
         self._gl.make_current()
