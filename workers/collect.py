@@ -29,6 +29,7 @@ from workers.metrics import Metrics
 from workers.runtime import Runtime, data_directory, owned_range, run_directory
 
 if TYPE_CHECKING:
+    import numpy as np
     from gymnasium.vector import VectorEnv
 
 
@@ -163,7 +164,7 @@ def _record(
     recorder = Recorder(dataset, runtime.fence, on_recorded=on_recorded, on_wait=progress.wait, should_stop=stopped)
     with recorder, closing(make_vector(count, settings)) as envs:
         try:
-            for episode in rollouts(envs, missing, settings.seed_of, stopped, progress.beat, started):
+            for episode in rollouts(envs, missing, settings, stopped, progress.beat, started):
                 recorder.put(episode)
         except EnvironmentDiedError:
             if not stopped():
@@ -177,24 +178,34 @@ def _record(
 
 @dataclasses.dataclass
 class Flight:
-    """An episode that runs in one environment."""
+    """An episode that runs in one environment, of at most `room` timesteps."""
 
     number: int
     seed: int
     perturbed: bool
-    timesteps: list[tuple[Any, ...]] = dataclasses.field(default_factory=list)
+    room: int
+    steps: int = 0
+    columns: list[np.ndarray] = dataclasses.field(default_factory=list)
 
-    def land(self, outcome: str) -> Episode:
+    def add(self, timestep: Sequence[np.ndarray]) -> None:
+        """Copies one timestep (action, state, images, signals) to where it stays: memory is taken as it is filled."""
         import numpy as np
 
-        actions, states, images, signals = (np.stack(column) for column in zip(*self.timesteps, strict=True))
+        if not self.columns:
+            self.columns = [np.empty((self.room, *values.shape), values.dtype) for values in timestep]
+        for column, values in zip(self.columns, timestep, strict=True):
+            column[self.steps] = values
+        self.steps += 1
+
+    def land(self, outcome: str) -> Episode:
+        actions, states, images, signals = (column[: self.steps] for column in self.columns)
         return Episode(self.number, self.seed, outcome, self.perturbed, actions, states, images, signals)
 
 
 def rollouts(
     envs: VectorEnv,
     numbers: Sequence[int],
-    seed_of: Callable[[int], int],
+    settings: CollectSettings,
     should_stop: Callable[[], bool],
     beat: Callable[[], None],
     started: dict[int, float],
@@ -213,12 +224,13 @@ def rollouts(
         if free:
             next_numbers = {slot: waiting.popleft() for slot in free}
             seeds: Any = [
-                seed_of(next_numbers[slot]) if slot in next_numbers else None for slot in range(envs.num_envs)
+                settings.seed_of(next_numbers[slot]) if slot in next_numbers else None for slot in range(envs.num_envs)
             ]
             mask = np.array([slot in next_numbers for slot in range(envs.num_envs)])
             observation, infos = envs.reset(seed=seeds, options={"reset_mask": mask})
             for slot, number in next_numbers.items():
-                flights[slot] = Flight(number, seed_of(number), bool(infos["perturbed"][slot]))
+                perturbed = bool(infos["perturbed"][slot])
+                flights[slot] = Flight(number, settings.seed_of(number), perturbed, settings.max_steps)
                 started[number] = time.monotonic()
         if not any(flights):
             return
@@ -226,7 +238,7 @@ def rollouts(
         columns = (actions, observation["state"], observation["images"], observation["signals"])
         for slot, flight in enumerate(flights):
             if flight is not None:
-                flight.timesteps.append(tuple(column[slot].copy() for column in columns))
+                flight.add([column[slot] for column in columns])
         observation, _, terminated, truncated, infos = envs.step(actions)
         beat()
         for slot, flight in enumerate(flights):

@@ -29,10 +29,11 @@ class Arm:
 
     def __init__(self, mujoco: Any, model: Any) -> None:
         self._mujoco, self._model = mujoco, model
-        self.qpos = np.array([model.joint(name).qposadr[0] for name in JOINTS])
-        self.dofs = np.array([model.joint(name).dofadr[0] for name in JOINTS])
-        self.fingers = np.array([model.joint(name).qposadr[0] for name in FINGERS])
-        self.motors = np.array([model.actuator(name).id for name in JOINTS])
+        self.qpos = _stretch([model.joint(name).qposadr[0] for name in JOINTS])
+        self._columns = np.array([model.joint(name).dofadr[0] for name in JOINTS])  # a copy, whose layout decides bits
+        self.dofs = _stretch(self._columns.tolist())
+        self.fingers = _stretch([model.joint(name).qposadr[0] for name in FINGERS])
+        self.motors = _stretch([model.actuator(name).id for name in JOINTS])
         self.grip_motor = model.actuator("grip").id
         self.tool = model.site("tool").id
         self.limits = np.array([model.joint(name).range for name in JOINTS]).T  # (2, 7) rad
@@ -41,7 +42,7 @@ class Arm:
     def next_command(self, data: Any, command: FloatArray, velocity: FloatArray, seconds: float) -> FloatArray:
         """Joint commands (7,) after moving the tool with `velocity` (3,) m/s for `seconds`, tool pointing down."""
         self._mujoco.mj_jacSite(self._model, data, self._jacobian[:3], self._jacobian[3:], self.tool)
-        jacobian = self._jacobian[:, self.dofs]
+        jacobian = self._jacobian[:, self._columns]
         rotation = data.site_xmat[self.tool].reshape(3, 3)
         (_, r01, r02), (r10, _, r12), (r20, r21, _) = rotation.tolist()
         tilt = (
@@ -68,6 +69,14 @@ class Arm:
             joints = data.qpos[self.qpos].copy()
             data.qpos[self.qpos] = self.next_command(data, joints, error * 5.0, 0.1)
         return data.qpos[self.qpos].copy()
+
+
+def _stretch(places: list[int]) -> slice:
+    """Places beside each other as a slice, which gives views that follow the simulation and costs less than copies."""
+    first, last = int(places[0]), int(places[-1])
+    if [int(place) for place in places] != list(range(first, last + 1)):
+        raise ValueError(f"The scene keeps {places} apart; they must lie beside each other.")
+    return slice(first, last + 1)
 
 
 def _between(values: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:

@@ -1,12 +1,14 @@
 """The arm-and-cube environment behind Gymnasium's API: pick a cube behind a low wall and hold it up, at 30 Hz.
 
-Observation: `images` (3, 224, 224, 3) u8 in the order of `schema.CAMERAS`, `state` (33,) f32, `signals` (12,) f32.
+Observation: `images` (3, 224, 224, 3) u8 in the order of `schema.CAMERAS`, `state` (33,) f32, `signals` (12,) f32. The
+images' rows run backwards in memory: copy them for a library that asks for contiguous arrays.
 Action: (4,) in −1 … 1, the tool's velocity as shares of 0.4 m/s and the fingers' wanted opening (1 open, −1 squeeze).
 An episode is a pure function of the seed given to `reset` and of the actions.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import gymnasium as gym
@@ -17,14 +19,15 @@ from workers.envs.arm import FINGER_TRAVEL_M, MAX_TOOL_SPEED, Arm
 from workers.envs.ensemble import Ensemble, features
 from workers.envs.failures import Judge, Truth
 from workers.envs.perturbations import SHOVE_STEPS, Perturbation, plan
-from workers.envs.pixels import Camera, Patch, find_cube
+from workers.envs.pixels import Camera, CubeFinder, Patch
 from workers.envs.signals import STATE_SIZE, Readings, compute_signals, compute_state
-from workers.envs.simulator import SCENE, load_mujoco, make_renderer
+from workers.envs.simulator import SCENE, Cameras, load_mujoco
 from workers.episodes.schema import ACTION_SIZE, CAMERAS, IMAGE_PIXELS, RATE_HZ, SIGNALS, SUCCESS
 
 Observation = dict[str, NDArray[Any]]
 # Streams of randomness of one episode: a new draw in one never shifts another.
 WORLD, PERTURBATION, POLICY = range(3)
+FRONT, WRIST = CAMERAS.index("front"), CAMERAS.index("wrist")
 CUBE_X_M, CUBE_Y_M, CUBE_YAW = (0.40, 0.60), (0.06, 0.24), 0.35
 START_M = np.array([0.48, -0.20, 0.165])
 CUBE_MASS_KG, PAD_FRICTION = (0.10, 0.25), (0.5, 0.9)
@@ -54,7 +57,8 @@ class ArmCubeEnv(gym.Env[Observation, NDArray[np.float32]]):
         self.model = self._mujoco.MjModel.from_xml_path(str(SCENE))
         self.data = self._mujoco.MjData(self.model)
         self.arm = Arm(self._mujoco, self.model)
-        self._renderer = make_renderer(self._mujoco, self.model, IMAGE_PIXELS, IMAGE_PIXELS)
+        self._cameras = Cameras(self._mujoco, self.model, CAMERAS, IMAGE_PIXELS)
+        self._finder = CubeFinder(IMAGE_PIXELS, IMAGE_PIXELS)
         self._substeps = round(1 / RATE_HZ / self.model.opt.timestep)
         self._find_parts()
         box, images = gym.spaces.Box, (len(CAMERAS), IMAGE_PIXELS, IMAGE_PIXELS, 3)
@@ -68,7 +72,7 @@ class ArmCubeEnv(gym.Env[Observation, NDArray[np.float32]]):
     def _find_parts(self) -> None:
         model = self.model
         self._pads = np.array([model.geom("left_pad").id, model.geom("right_pad").id])
-        self._wrist_force = self.data.sensor("wrist_force").data  # these four are views: they follow the simulation
+        self._wrist_force = self.data.sensor("wrist_force").data  # these are views: they follow the simulation
         wall, table = (model.sensor(name).adr[0] for name in ("arm_on_wall", "arm_on_table"))  # beside each other
         self._arm_forces = self.data.sensordata[wall : table + 3].reshape(2, 3)
         self._forces = np.empty((self._substeps, 2, 3))
@@ -79,7 +83,7 @@ class ArmCubeEnv(gym.Env[Observation, NDArray[np.float32]]):
             model.body_mass[self._cube_body],
             model.body_inertia[self._cube_body].copy(),
         )
-        self._camera_ids = [model.camera(name).id for name in CAMERAS]
+        self._camera_views = {name: self._camera_view(model.camera(name).id) for name in CAMERAS}
 
     # ---- Gymnasium's API
 
@@ -106,9 +110,10 @@ class ArmCubeEnv(gym.Env[Observation, NDArray[np.float32]]):
         """
         if self._outcome is not None:
             return self.observe(), 0.0, True, False, {}
-        if not np.isfinite(action).all():
+        parts = action.tolist()  # Python's floats: numpy takes longer for four
+        if not all(map(math.isfinite, parts)):
             raise ValueError(f"The action {action} is not finite.")
-        self._previous_action, self._action = self._action, np.clip(np.asarray(action, np.float64), -1.0, 1.0)
+        self._previous_action, self._action = self._action, np.array([min(max(p, -1.0), 1.0) for p in parts])
         self._front_patch = self.readings.front_patch
         self._outcome = self._judge.judge(self._simulate())
         ended = self._outcome is not None
@@ -117,10 +122,10 @@ class ArmCubeEnv(gym.Env[Observation, NDArray[np.float32]]):
 
     def render(self) -> NDArray[np.uint8]:
         """The three cameras beside each other (224, 672, 3)."""
-        return np.concatenate(list(self._draw()), axis=1)
+        return np.concatenate(list(self._cameras.draw(self.data)), axis=1)
 
     def close(self) -> None:
-        self._renderer.close()
+        self._cameras.close()
 
     # ---- sensing
 
@@ -131,7 +136,7 @@ class ArmCubeEnv(gym.Env[Observation, NDArray[np.float32]]):
 
     def observe(self) -> Observation:
         """What the sensors show now. Calling it again changes nothing and gives the same bits."""
-        images = self._draw()
+        images = self._cameras.draw(self.data)
         self.readings = self._read(images)
         self.disagreement = self.ensemble.disagreement(features(self.readings))
         return {
@@ -140,17 +145,13 @@ class ArmCubeEnv(gym.Env[Observation, NDArray[np.float32]]):
             "signals": compute_signals(self.readings, self.disagreement),
         }
 
-    def _draw(self) -> NDArray[np.uint8]:
-        images = np.empty((len(CAMERAS), IMAGE_PIXELS, IMAGE_PIXELS, 3), np.uint8)
-        for image, camera in zip(images, self._camera_ids, strict=True):
-            self._renderer.update_scene(self.data, camera=camera)
-            self._renderer.render(out=image)
-        return images
+    def _camera_view(self, camera: int) -> Camera:
+        rotation, fovy = self.data.cam_xmat[camera].reshape(3, 3), self.model.cam_fovy[camera]
+        return Camera(self.data.cam_xpos[camera], rotation, float(np.deg2rad(fovy)))
 
     def _camera(self, name: str) -> Camera:
-        camera = self.model.camera(name).id
-        rotation = self.data.cam_xmat[camera].reshape(3, 3).copy()
-        return Camera(self.data.cam_xpos[camera].copy(), rotation, float(np.deg2rad(self.model.cam_fovy[camera])))
+        view = self._camera_views[name]
+        return Camera(view.position.copy(), view.rotation.copy(), view.fovy)
 
     def _read(self, images: NDArray[np.uint8]) -> Readings:
         data, arm = self.data, self.arm
@@ -166,9 +167,9 @@ class ArmCubeEnv(gym.Env[Observation, NDArray[np.float32]]):
             wrist_camera=self._camera("wrist"),
             action=self._action.copy(),
             previous_action=self._previous_action.copy(),
-            front_patch=find_cube(images[CAMERAS.index("front")]),
+            front_patch=self._finder.find(images[FRONT]),
             previous_front_patch=self._front_patch,
-            wrist_patch=find_cube(images[CAMERAS.index("wrist")]),
+            wrist_patch=self._finder.find(images[WRIST]),
         )
 
     # ---- the world
@@ -197,9 +198,10 @@ class ArmCubeEnv(gym.Env[Observation, NDArray[np.float32]]):
         data.ctrl[arm.motors] = self._command
         data.ctrl[arm.grip_motor] = (self._action[3] + 1) / 2 * FINGER_TRAVEL_M
         self._disturb(self._judge.steps)
-        for substep in range(self._substeps):
-            self._mujoco.mj_step(model, data)
-            self._forces[substep] = self._arm_forces
+        mj_step, arm_forces = self._mujoco.mj_step, self._arm_forces
+        for forces in self._forces:
+            mj_step(model, data)
+            forces[:] = arm_forces
         peak = float(np.sqrt(np.square(self._forces).sum(-1).max()))
         self._mujoco.mj_forward(model, data)  # so that poses, forces and pictures belong to the same instant
         x, y, z = data.qpos[self._cube_qpos : self._cube_qpos + 3]
@@ -207,7 +209,7 @@ class ArmCubeEnv(gym.Env[Observation, NDArray[np.float32]]):
         return Truth((float(x), float(y), float(z)), fingers, peak)
 
     def _disturb(self, step: int) -> None:
-        self.data.xfrc_applied[:] = 0.0
+        self.data.xfrc_applied.fill(0.0)
         share = 1.0
         if self.perturbation is not None:
             share = self.perturbation.friction_share(step)

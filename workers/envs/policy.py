@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from workers.envs.arm import MAX_TOOL_SPEED
 from workers.envs.pixels import Camera, on_plane
-from workers.envs.signals import Readings
+from workers.envs.signals import Readings, norm
 
 FloatArray = NDArray[np.float64]
 CUBE_CENTRE_M = 0.02
@@ -89,7 +89,7 @@ class ScriptedPolicy:
         }
         action = steps[self.phase](readings)
         action[:3] += self._rng.normal(size=3) * self._jitter
-        return np.clip(action, -1.0, 1.0).astype(np.float32)
+        return np.minimum(np.maximum(action, -1.0), 1.0).astype(np.float32)
 
     @property
     def _path_height(self) -> float:
@@ -113,19 +113,19 @@ class ScriptedPolicy:
     def _go(self, readings: Readings, target: FloatArray, pace: float, opening: float) -> FloatArray:
         speed = self.style.speed * pace
         wanted = GAIN * self.style.speed * (target - readings.tool_position) / MAX_TOOL_SPEED
-        across = np.linalg.norm(wanted[:2])
+        across = norm(wanted[:2])
         if across > speed:
             wanted[:2] *= speed / across
-        wanted[2] = np.clip(wanted[2], -speed, speed)
-        return np.append(wanted, opening)
+        x, y, z = wanted.tolist()
+        return np.array([x, y, min(max(z, -speed), speed), opening])
 
     def _over_cube(self, readings: Readings, height: float) -> FloatArray:
-        aim = readings.tool_position[:2] if self._target is None else self._target
-        return np.append(aim, height)
+        aim = readings.tool_position if self._target is None else self._target
+        return _at_height(aim, height)
 
     def _reach(self, readings: Readings) -> FloatArray:
         target = self._over_cube(readings, self._path_height)
-        if self._target is not None and np.linalg.norm(target[:2] - readings.tool_position[:2]) < ALIGNED_M:
+        if self._target is not None and norm(target[:2] - readings.tool_position[:2]) < ALIGNED_M:
             self.phase = Phase.DESCEND
         return self._go(readings, target, 0.9, 1.0)
 
@@ -145,11 +145,16 @@ class ScriptedPolicy:
         if readings.gripper_opening < EMPTY_GRIP_M:
             self.phase = Phase.RETRY
         self._squeeze = max(self._squeeze - self.style.loosening * self.style.speed, -0.2)
-        target = np.append(readings.tool_position[:2], LIFT_TO_M)
+        target = _at_height(readings.tool_position, LIFT_TO_M)
         return self._go(readings, target, 0.45, -self._squeeze)
 
     def _retry(self, readings: Readings) -> FloatArray:
-        target = np.append(readings.tool_position[:2], self._path_height)
+        target = _at_height(readings.tool_position, self._path_height)
         if readings.tool_position[2] > self._path_height - 0.02:
             self.phase = Phase.REACH
         return self._go(readings, target, 0.6, 1.0)
+
+
+def _at_height(position: FloatArray, height: float) -> FloatArray:
+    """Over or under `position` (2 or 3,) m, at `height` m."""
+    return np.array([position[0], position[1], height])

@@ -31,6 +31,7 @@ def make_vector(n: int, settings: CollectSettings) -> VectorEnv:
 
     Nothing resets by itself: the caller starts episode after episode in each environment with
     `reset(seed=[...], options={"reset_mask": mask})`; environments that stand still repeat their last observation.
+    An observation holds until the next `step` or `reset`, which write over its memory: copy what shall stay.
     Raises BadConfigError where the simulator cannot draw pictures.
     """
     from gymnasium.vector import AutoresetMode, SyncVectorEnv
@@ -40,7 +41,7 @@ def make_vector(n: int, settings: CollectSettings) -> VectorEnv:
     choose_renderer()  # the children inherit the choice
     if n == 1:
         make = partial(_make, settings.max_steps, settings.perturbed_share)
-        return SyncVectorEnv([make], autoreset_mode=AutoresetMode.DISABLED)
+        return SyncVectorEnv([make], autoreset_mode=AutoresetMode.DISABLED, copy=False)
     load_mujoco()  # a missing library is one sentence here, n tracebacks in the children
     child = partial(_make_child, os.getpid(), settings.max_steps, settings.perturbed_share)
     return _vector_class()([child] * n)
@@ -81,7 +82,9 @@ def _vector_class() -> Callable[[list[Callable[[], Any]]], VectorEnv]:
         """AsyncVectorEnv for children that ignore SIGTERM, and that may die."""
 
         def __init__(self, makers: list[Callable[[], Any]]) -> None:
-            super().__init__(makers, shared_memory=True, context="spawn", autoreset_mode=AutoresetMode.DISABLED)
+            super().__init__(
+                makers, shared_memory=True, copy=False, context="spawn", autoreset_mode=AutoresetMode.DISABLED
+            )
             # At exit multiprocessing sends SIGTERM and waits: for ever, where it is ignored. Ours is called before it.
             self._kill_at_exit = partial(_kill, self.processes)
             atexit.register(self._kill_at_exit)

@@ -8,7 +8,8 @@ from gymnasium.utils.env_checker import check_env
 
 from workers.envs.arm_cube import ArmCubeEnv
 from workers.envs.scripted import ScriptedEpisode
-from workers.episodes.schema import CAMERAS, SIGNALS
+from workers.envs.simulator import HIDDEN, load_mujoco
+from workers.episodes.schema import CAMERAS, IMAGE_PIXELS, SIGNALS
 
 
 def drive(env: ScriptedEpisode, seed: int, steps: int) -> list[dict[str, np.ndarray]]:
@@ -55,6 +56,18 @@ def test_without_a_seed_each_episode_is_another(env: ScriptedEpisode) -> None:
     env.reset(seed=1)
     seeds = {env.reset()[1]["episode_seed"] for _ in range(3)}
     assert len(seeds) == 3
+
+
+def test_the_pictures_are_those_of_mujocos_own_renderer(env: ScriptedEpisode) -> None:
+    mujoco, arm_cube = load_mujoco(), env.arm_cube
+    rows = drive(env, seed=6, steps=12)
+    with mujoco.Renderer(arm_cube.model, IMAGE_PIXELS, IMAGE_PIXELS) as renderer:
+        for flag in HIDDEN:
+            renderer.scene.flags[getattr(mujoco.mjtRndFlag, flag)] = 0
+        for image, camera in zip(rows[-1]["images"], CAMERAS, strict=True):
+            renderer.update_scene(arm_cube.data, camera)
+            assert np.array_equal(image, renderer.render())
+    assert np.array_equal(arm_cube.observe()["images"], rows[-1]["images"])  # another renderer was used meanwhile
 
 
 def test_the_three_cameras_show_different_pictures(skilled_episode: dict[str, np.ndarray]) -> None:
