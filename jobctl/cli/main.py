@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 
@@ -16,6 +18,8 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         except (OSError, UnicodeError):  # click says what is wrong with stdout, or works around it
             pass
+    # At its end the interpreter would look through all that was imported for cycles to free, a tenth of the whole time.
+    atexit.register(gc.freeze)
     from jobctl.cli.program import run
 
     return run(arguments)
