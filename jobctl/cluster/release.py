@@ -6,15 +6,17 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobctl import helm
 from jobctl.backend import Release
 from jobctl.chart import chart_directory
-from jobctl.cluster.api import Api
 from jobctl.cluster.place import IN_CLUSTER
 from jobctl.cluster.refusals import Place, refusal_in, unreachable
 from jobctl.errors import JobctlError, NotFoundError, RefusedError
+
+if TYPE_CHECKING:
+    from jobctl.cluster.api import Api
 
 Object = dict[str, Any]
 
