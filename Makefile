@@ -39,6 +39,7 @@ generate: setup-dev  ## everything in the tree that is made from something else
 	$(BIN)/python scripts/dashboards.py
 	$(BIN)/python -m jobctl.local.fields > docs/local-backend.md
 	$(BIN)/python -m jobctl.cluster.rights > docs/rbac.md
+	$(BIN)/python -m jobctl.cli.program > jobctl/cli/help_text.py
 
 check-generated:
 	$(BIN)/python -m workers.describe --check
@@ -47,6 +48,7 @@ check-generated:
 	$(BIN)/python scripts/dashboards.py --check
 	$(BIN)/python -m jobctl.local.fields | diff docs/local-backend.md - || (echo "docs/local-backend.md is stale: make generate"; exit 1)
 	$(BIN)/python -m jobctl.cluster.rights | diff docs/rbac.md - || (echo "docs/rbac.md is stale: make generate"; exit 1)
+	$(BIN)/python -m jobctl.cli.program | diff jobctl/cli/help_text.py - || (echo "jobctl/cli/help_text.py is stale: make generate"; exit 1)
 
 lock:  ## requirements/*.txt from pyproject.toml (needs uv)
 	$(PYTHON) scripts/lock.py

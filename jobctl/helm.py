@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +108,17 @@ class HelmError(JobctlError):
         self.said, self.log = said, log or said
 
 
-def run(arguments: list[str], stdin: str = "", timeout_seconds: float = TIMEOUT_SECONDS) -> str:
-    """Helm's standard output. Raises UsageError where the values are at fault, HelmError for what else Helm says."""
-    return _finish(_start(arguments), arguments, stdin, timeout_seconds)
+def run(
+    arguments: list[str],
+    stdin: str = "",
+    timeout_seconds: float = TIMEOUT_SECONDS,
+    meanwhile: Callable[[], object] = lambda: None,
+) -> str:
+    """Helm's standard output. Raises UsageError where the values are at fault, HelmError for what else Helm says.
+
+    `meanwhile` is called while Helm comes up; where it raises, Helm is stopped before it has had its input.
+    """
+    return _finish(_start(arguments), arguments, stdin, timeout_seconds, meanwhile)
 
 
 def _start(arguments: list[str]) -> subprocess.Popen[str]:
@@ -124,14 +132,21 @@ def _start(arguments: list[str]) -> subprocess.Popen[str]:
         ) from error
 
 
-def _finish(process: subprocess.Popen[str], arguments: list[str], stdin: str, timeout_seconds: float) -> str:
+def _finish(
+    process: subprocess.Popen[str],
+    arguments: list[str],
+    stdin: str,
+    timeout_seconds: float,
+    meanwhile: Callable[[], object] = lambda: None,
+) -> str:
     with process:
         try:
+            meanwhile()
             stdout, stderr = process.communicate(stdin, timeout_seconds)
         except subprocess.TimeoutExpired as error:
             process.kill()
             raise HelmError(f"no answer to `helm {arguments[0]}` for {timeout_seconds:g} s: try again") from error
-        except BaseException:  # Ctrl-C: nothing of it stays behind
+        except BaseException:  # Ctrl-C, or `meanwhile`: nothing of it stays behind
             process.kill()
             raise
     if process.returncode != 0:

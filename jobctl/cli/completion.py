@@ -20,7 +20,7 @@ def completion_command(session: Session, shell: str) -> None:
     """Print the script that makes this shell complete jobctl's commands, options, jobs and profiles."""
     from click.shell_completion import get_completion_class
 
-    from jobctl.cli.main import cli
+    from jobctl.cli.program import cli
 
     completion = get_completion_class(shell)
     assert completion is not None, "click brings all three shells"

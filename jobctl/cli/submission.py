@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -39,18 +39,24 @@ def prepare(session: Session, jobs: Sequence[Asked], *, fresh: bool, ask: bool =
 
 def _prepared(session: Session, job: Asked, token: str | None, ask: bool) -> Prepared:
     with _rendering(session, str(job.name)) as rendering:
-        ahead = session.is_local and job.has_name
-        if ahead:
+
+        def check() -> JobSpec:
+            return validate(job.keys, job.source)
+
+        # Our schema check takes half as long to load as Helm to come up. Helm holds values against the same schema: so
+        # where nothing else asks a cluster before, ours waits until Helm refuses them, or has started and connects.
+        by_helm = job.has_name and (session.is_local or not ask)
+        if by_helm and (session.is_local or session.place is None):
             rendering.start()  # what follows happens while Helm comes up
-        spec = validate(job.keys, job.source, by_schema=not ahead)
+        spec = validate(job.keys, job.source, by_schema=not by_helm)
         record = _existing(session, spec.name) if ask else None
         # A cluster's revision is Helm's own; `helm template`, which the local backend runs, would always say 1.
         revision = 1 if record is None else record.revision + 1
         values = values_of(spec, revision=revision if session.is_local else None, fresh_token=token)
         try:
-            release = _rendered(session, rendering, spec.name, revision, values, is_new=ask and record is None)
+            release = _rendered(session, rendering, spec.name, revision, values, check, is_new=ask and record is None)
         except UsageError:
-            validate(job.keys, job.source)  # says in better words what Helm found
+            check()  # says in better words what Helm found
             raise
         return Prepared(spec, release, record)
 
@@ -60,9 +66,19 @@ def _rendering(session: Session, name: str) -> helm.Rendering:
 
 
 def _rendered(
-    session: Session, rendering: helm.Rendering, name: str, revision: int, values: dict[str, Any], *, is_new: bool
+    session: Session,
+    rendering: helm.Rendering,
+    name: str,
+    revision: int,
+    values: dict[str, Any],
+    check: Callable[[], object] = lambda: None,
+    *,
+    is_new: bool,
 ) -> Release:
-    """What would be sent. On a cluster Helm knows the revision, where the release may be there already."""
+    """What would be sent. On a cluster Helm knows the revision, where the release may be there already.
+
+    `check` is called while Helm connects to a cluster.
+    """
     if session.is_local:
         from jobctl.local.translate import translate
 
@@ -74,7 +90,7 @@ def _rendered(
     from jobctl.cluster.release import Helm
 
     try:
-        number, manifest = Helm(session.place).render(name, values)
+        number, manifest = Helm(session.place).render(name, values, check)
     except UnreachableError as error:
         session.note(f"rendered as a first revision: {error}")
         return Release(name, 1, values, rendering.of(values))

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobctl import helm
 from jobctl.backend import Release
 from jobctl.chart import chart_directory
-from jobctl.cluster.api import Api
 from jobctl.cluster.place import IN_CLUSTER
 from jobctl.cluster.refusals import Place, refusal_in, unreachable
 from jobctl.errors import JobctlError, NotFoundError, RefusedError
+
+if TYPE_CHECKING:
+    from jobctl.cluster.api import Api
 
 Object = dict[str, Any]
 
@@ -45,15 +47,18 @@ class Helm:
     def __init__(self, place: Place) -> None:
         self.place = place
 
-    def render(self, name: str, values: Mapping[str, Any]) -> tuple[int, list[Object]]:
+    def render(
+        self, name: str, values: Mapping[str, Any], meanwhile: Callable[[], object] = lambda: None
+    ) -> tuple[int, list[Object]]:
         """The revision and the objects that an upgrade would bring, worked out with the cluster, changing nothing.
 
-        Raises RefusedError where the name is another chart's.
+        `meanwhile` is called while Helm comes up. Raises RefusedError where the name is another chart's.
         """
         said = self._run(
             self._upgrade(name, "--dry-run=server", "--hide-notes", "--disable-openapi-validation"),
             values,
             RENDER_SECONDS,
+            meanwhile,
         )
         release = json.loads(said)
         if int(release["version"]) > 1:
@@ -99,13 +104,19 @@ class Helm:
         chart = str(chart_directory())
         return ["upgrade", name, chart, "--install", "--reset-values", "--values", "-", "-o", "json", *more]
 
-    def _run(self, arguments: list[str], values: Mapping[str, Any] | None, seconds: float = HELM_SECONDS) -> str:
+    def _run(
+        self,
+        arguments: list[str],
+        values: Mapping[str, Any] | None,
+        seconds: float = HELM_SECONDS,
+        meanwhile: Callable[[], object] = lambda: None,
+    ) -> str:
         where = ["--namespace", self.place.namespace]
         if self.place.context != IN_CLUSTER:
             where += ["--kube-context", self.place.context]
         stdin = "" if values is None else json.dumps(values, allow_nan=False)
         try:
-            return helm.run([*arguments, *where], stdin=stdin, timeout_seconds=seconds)
+            return helm.run([*arguments, *where], stdin, seconds, meanwhile)
         except helm.HelmError as error:
             raise self._explained(error) from error
 

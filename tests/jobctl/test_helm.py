@@ -53,6 +53,12 @@ def test_a_helm_that_cannot_be_started_is_named(tmp_path, monkeypatch):
         helm.template("x", {"kind": "train"})
 
 
+def running() -> list[str]:
+    """The Helms that this test has started and that have not ended."""
+    children = Path("/proc/thread-self/children").read_text().split()
+    return [pid for pid in children if "helm" in Path(f"/proc/{pid}/cmdline").read_text()]
+
+
 def test_a_helm_started_ahead_renders_the_same_and_one_that_is_not_asked_leaves_no_process():
     values = {"kind": "train", "replicas": 2}
     with helm.Rendering("x") as rendering:
@@ -61,8 +67,16 @@ def test_a_helm_started_ahead_renders_the_same_and_one_that_is_not_asked_leaves_
     with pytest.raises(UsageError, match="no"), helm.Rendering("x") as rendering:
         rendering.start()
         raise UsageError("no")
-    children = Path("/proc/thread-self/children").read_text().split()
-    assert [pid for pid in children if "helm" in Path(f"/proc/{pid}/cmdline").read_text()] == []
+    assert running() == []
+
+
+def test_a_helm_is_stopped_where_what_is_done_meanwhile_fails():
+    def refuse() -> None:
+        raise UsageError("no")
+
+    with pytest.raises(UsageError, match="no"):
+        helm.run(["template", "x", ".", "--values", "-"], meanwhile=refuse)
+    assert running() == []
 
 
 def test_objects_come_in_the_order_in_which_helm_makes_them():

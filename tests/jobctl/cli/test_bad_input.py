@@ -19,6 +19,7 @@ TYPED = {
     "an unknown key": ((*TRAIN, "--set", "replcas=4"), 2, "a spec has no key 'replcas' (did you mean 'replicas'?)"),
     "an assignment without =": ((*TRAIN, "--set", "steps"), 2, "is no assignment"),
     "a setting out of bounds": ((*TRAIN, "--set", "steps=0"), 2, "settings.steps is 0: it must be at least 1."),
+    "planned as a number": ((*TRAIN, "--set", "planned=5"), 2, "planned is 5: it must be a mapping."),
     "no replicas": ((*TRAIN, "--replicas", "0"), 2, "replicas is 0: it must be at least 1."),
     "replicas that are no number": ((*TRAIN, "--replicas", "two"), 2, "'two' is not a valid integer"),
     "a name that is no DNS label": ((*TRAIN[:2], "--name", "My_Run"), 2, "name is 'My_Run', which is no DNS label"),

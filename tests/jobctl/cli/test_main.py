@@ -3,13 +3,15 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
 
-from jobctl.cli.main import COMMANDS, cli
+from jobctl.cli import help_text
+from jobctl.cli.program import COMMANDS, cli, help_module
 
-HEAVY = {"yaml", "rich", "jsonschema_rs", "torch", "numpy", "kubernetes", "workers", "subprocess"}
+HEAVY = {"click", "yaml", "rich", "jsonschema_rs", "torch", "numpy", "kubernetes", "workers", "subprocess"}
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -18,15 +20,26 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environ, check=True)
 
 
-def test_help_imports_click_and_nothing_heavy():
+def test_help_imports_next_to_nothing():
     done = python("-c", "import sys, jobctl.cli.main as m; m.main(['--help']); print(*sys.modules, file=sys.stderr)")
     assert HEAVY & set(done.stderr.split()) == set()
 
 
 @pytest.mark.parametrize("verb", ["submit", "render", "list", "status"])
 def test_no_command_imports_torch_or_workers(verb):
-    code = f"import sys, jobctl.cli.main as m; m.cli.get_command(None, {verb!r}); print(*sys.modules)"
+    code = f"import sys, jobctl.cli.program as p; p.cli.get_command(None, {verb!r}); print(*sys.modules)"
     assert {"torch", "workers", "numpy", "kubernetes", "rich"} & set(python("-c", code).stdout.split()) == set()
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_is_what_click_makes_of_it_at_any_width(flag, jobctl, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    ready = jobctl(flag)
+    assert Path(help_text.__file__).read_text() == help_module()
+    for columns, same in (("80", True), ("200", True), ("60", False)):
+        monkeypatch.setenv("COLUMNS", columns)  # which has click print it
+        said = jobctl(flag)
+        assert (said.status, said.out == ready.out) == (ready.status, same) == (0, same)
 
 
 def test_help_takes_less_than_100_ms():

@@ -51,6 +51,22 @@ def test_render_needs_no_cluster(jobctl, monkeypatch):
     assert len(list(yaml.safe_load_all(said.out))) == 3
 
 
+def test_render_without_the_cluster_that_is_configured_is_a_first_revision_and_tells_a_mistake_alone(
+    jobctl, tmp_path, monkeypatch
+):
+    (tmp_path / "kubeconfig").write_text(
+        "{current-context: prod, contexts: [{name: prod, context: {cluster: c, user: u}}], "
+        "clusters: [{name: c, cluster: {server: 'https://127.0.0.1:9'}}], users: [{name: u, user: {}}]}"
+    )
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    said = jobctl("render", *TRAIN)
+    assert (said.status, len(list(yaml.safe_load_all(said.out)))) == (0, 3)
+    assert said.err.startswith("rendered as a first revision: ") and "https://127.0.0.1:9" in said.err
+    said = jobctl("render", *TRAIN, "--set", "settings.stpes=5")
+    assert (said.status, said.out) == (2, "")
+    assert said.err == "error: the command line: settings has no key 'stpes' (did you mean 'steps'?).\n"
+
+
 def test_flags_and_a_file_with_the_same_keys_give_the_same_objects(jobctl, tmp_path):
     spec = {
         "kind": "train", "name": "x", "data": "datasets/x", "gpu": "a10g", "allowCpu": True, "replicas": 2,

@@ -13,7 +13,9 @@ MOUNTS = {"/shared": Path("/home/volumes/s"), "/shared/inner": Path("/inner"), "
 
 def job_with(*env: EnvVar) -> LocalJob:
     container = Container("worker", ("python", "-m", "workers"), ("--config", "$(CONFIG)"), env)
-    return LocalJob("x-r1", "default", 2, 2, PodTemplate(container, subdomain="x"))
+    return LocalJob(
+        "x-r1", "default", 2, 2, PodTemplate(container, labels={}, annotations={}, volumes={}, subdomain="x")
+    )
 
 
 def variables(*env: EnvVar, base=None) -> dict[str, str]:

@@ -1,7 +1,5 @@
 """The Job controller's transitions, driven by invented ends of pods."""
 
-from dataclasses import replace
-
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,12 +27,12 @@ JOB = LocalJob(
     namespace="default",
     completions=4,
     parallelism=4,
-    template=PodTemplate(Container("worker", ("true",))),
+    template=PodTemplate(Container("worker", ("true",)), labels={}, annotations={}, volumes={}),
     backoff_limit=None,
     backoff_limit_per_index=1,
     failure_rules=(FAIL_JOB_64, FAIL_INDEX_66, DISRUPTED, IGNORE_75),
 )
-PLAIN = replace(JOB, backoff_limit=6, backoff_limit_per_index=None, failure_rules=(DISRUPTED,))
+PLAIN = JOB._replace(backoff_limit=6, backoff_limit_per_index=None, failure_rules=(DISRUPTED,))
 
 
 def end(index: int, code: int, **more) -> PodEnd:
@@ -82,7 +80,7 @@ def test_pods_that_the_controller_removed_are_forgotten_unless_they_succeeded():
 
 
 def test_fail_job_beats_a_success_policy_that_is_met_too():
-    job = replace(JOB, success_rules=(SuccessRule(frozenset({0})),))
+    job = JOB._replace(success_rules=(SuccessRule(frozenset({0})),))
     state = after(job, end(0, 0), end(1, 64))
     decided = decide_end(job, state, 1.0)
     assert decided is not None
@@ -94,9 +92,9 @@ def test_the_end_is_decided_by_what_comes_first():
         (JOB, (), None),
         (JOB, [end(i, 0) for i in range(4)], ("SuccessCriteriaMet", "CompletionsReached")),
         (JOB, [end(0, 66), *(end(i, 0) for i in (1, 2, 3))], ("FailureTarget", "FailedIndexes")),
-        (replace(JOB, max_failed_indexes=0), [end(0, 66)], ("FailureTarget", "MaxFailedIndexesExceeded")),
-        (replace(PLAIN, backoff_limit=1), [end(0, 1), end(1, 1)], ("FailureTarget", "BackoffLimitExceeded")),
-        (replace(JOB, success_rules=(SuccessRule(count=1),)), [end(3, 0)], ("SuccessCriteriaMet", "SuccessPolicy")),
+        (JOB._replace(max_failed_indexes=0), [end(0, 66)], ("FailureTarget", "MaxFailedIndexesExceeded")),
+        (PLAIN._replace(backoff_limit=1), [end(0, 1), end(1, 1)], ("FailureTarget", "BackoffLimitExceeded")),
+        (JOB._replace(success_rules=(SuccessRule(count=1),)), [end(3, 0)], ("SuccessCriteriaMet", "SuccessPolicy")),
     ]
     for job, ends, expected in cases:
         decided = decide_end(job, after(job, *ends), 1.0)
@@ -104,7 +102,7 @@ def test_the_end_is_decided_by_what_comes_first():
 
 
 def test_the_deadline_counts_active_time_only():
-    job = replace(JOB, active_deadline_seconds=10.0)
+    job = JOB._replace(active_deadline_seconds=10.0)
     assert decide_end(job, JobState(), 9.9) is None
     assert decide_end(job, JobState(), None) is None
     decided = decide_end(job, JobState(), 10.0)
@@ -122,7 +120,7 @@ ENDS = st.lists(st.tuples(st.integers(0, 3), st.sampled_from([0, 1, 64, 66, 75])
 
 @given(ENDS, st.integers(0, 5), st.sets(st.integers(0, 3)))
 def test_no_index_gets_a_second_pod_and_parallelism_holds(ends, parallelism, occupied):
-    job = replace(JOB, parallelism=parallelism)
+    job = JOB._replace(parallelism=parallelism)
     state = after(job, *(end(index, code) for index, code in ends))
     chosen = startable(job, state, occupied, now=1e6)
     assert not set(chosen) & (occupied | state.succeeded | state.failed)

@@ -1,11 +1,10 @@
 import copy
-from dataclasses import fields as dataclass_fields
 
 import pytest
 
 from jobctl.errors import RefusedError
 from jobctl.local.fields import CONTAINER, JOB, POD, Treatment, markdown
-from jobctl.local.plan import Claim, Files, LocalJob, Mount, Scratch
+from jobctl.local.plan import Claim, Files, Mount, Scratch
 from jobctl.local.rules import Action, ExitCodes, FailureRule, SuccessRule
 from jobctl.local.translate import translate
 
@@ -58,9 +57,7 @@ def test_every_translated_part_reaches_the_plan(manifest):
         container={"volumeMounts": [{"name": "shared", "mountPath": "/shared", "subPath": "a/b"}]},
     )
     plan = translate([CONFIG, document])
-    assert {
-        field.name: getattr(plan, field.name) for field in dataclass_fields(LocalJob) if field.name != "template"
-    } == {
+    assert {key: value for key, value in plan._asdict().items() if key != "template"} == {
         "name": "x-r1",
         "namespace": "default",
         "completions": 2,
