@@ -67,7 +67,7 @@ class TrainSettings(_Settings):
         default=10, ge=1, le=200, description="Timesteps of the past, the present one included, that the network sees."
     )
     reach: int = Field(
-        default=96,
+        default=160,
         ge=0,
         le=1000,
         description="How many timesteps back the oldest of them lies: gaps widen towards the past. "

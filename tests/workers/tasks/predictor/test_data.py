@@ -49,7 +49,7 @@ def test_what_is_seen_of_the_past_thins_out_from_the_present_to_the_reach(contex
 
 
 def test_the_default_past_is_the_documented_one():
-    assert TrainSettings().lags == (0, 1, 2, 4, 7, 12, 20, 34, 57, 96)
+    assert TrainSettings().lags == (0, 1, 2, 4, 9, 16, 29, 51, 91, 160)
 
 
 def test_a_window_with_gaps_holds_the_timesteps_at_its_lags():
