@@ -4,13 +4,18 @@ Ours: timesteps a second of collect's own rollouts with two simulators, each in 
 simulator in this process. Once without a recorder, once with it (compression, checksums and fsync in its thread, until
 the last episode is recorded). Needs two free cores; with the recorder three threads share them.
 
+Replicas of a collect job share nothing: two of them, each with one simulator, against one.
+
 Then what a timestep takes of the processors, which a busy machine changes less: in this process, and in a simulator's.
 """
 
+import contextlib
+import multiprocessing
 import statistics
 import tempfile
 import time
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +27,7 @@ from workers.envs.settings import CollectSettings
 from workers.episodes.recorder import Recorder
 from workers.episodes.writer import Episode
 
+SPAWN = multiprocessing.get_context("spawn")
 EPISODES = 4  # a run
 SETTINGS = CollectSettings(episodes=100_000, seed=7)
 
@@ -73,7 +79,31 @@ def record(collector: Collector, dataset: Path) -> Way:
     return Way(f"{collector.count} simulator(s), recorded", run)
 
 
+def replicas(count: int) -> Way:
+    """Processes that each run collect's rollouts with one simulator; the sum of their rates while all of them run."""
+    pipes = []
+    for _ in range(count):
+        ours, theirs = multiprocessing.Pipe()
+        SPAWN.Process(target=_replica, args=(theirs,), daemon=True).start()
+        pipes.append(ours)
+
+    def run() -> float:
+        for pipe in pipes:
+            pipe.send("go")
+        return sum(pipe.recv() for pipe in pipes)
+
+    return Way(f"{count} replica(s) of one simulator", run)
+
+
+def _replica(pipe: Connection) -> None:
+    collect = simulate(Collector(1)).run
+    with contextlib.suppress(EOFError):  # the benchmark is over
+        while pipe.recv():
+            pipe.send(collect())
+
+
 if __name__ == "__main__":
+    compare("replicas, nothing recorded", replicas(2), replicas(1), unit="timesteps/s")
     two, one = Collector(2), Collector(1)
     compare("simulation alone", simulate(two), simulate(one), unit="timesteps/s")
     with tempfile.TemporaryDirectory() as temporary:

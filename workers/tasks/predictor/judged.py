@@ -47,10 +47,10 @@ def fails(labels: Sequence[np.ndarray], scope: str) -> np.ndarray:
     return np.array([bool(label[:, metrics.SCOPES[scope]].any()) for label in labels])
 
 
-def choose_thresholds(probabilities: np.ndarray, labels: np.ndarray) -> Chosen:
-    """The best for F1 of each scope, from (N, H, F)."""
+def choose_thresholds(probabilities: np.ndarray, labels: np.ndarray, beta: float) -> Chosen:
+    """The best for F-beta of each scope, from (N, H, F)."""
     return {
-        scope: metrics.best_threshold(probabilities[:, outputs], labels[:, outputs])[0]
+        scope: metrics.best_threshold(probabilities[:, outputs], labels[:, outputs], beta)[0]
         for scope, outputs in metrics.SCOPES.items()
     }
 

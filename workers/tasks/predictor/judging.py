@@ -73,7 +73,7 @@ class Judging:
         known_by_episode = self._by_episode(validation, known)
 
         def judged(name: str, answers: Sequence[np.ndarray], before: np.ndarray) -> Judged:
-            thresholds = choose_thresholds(before, known)
+            thresholds = choose_thresholds(before, known, self.settings.beta)
             if name == tables.MODEL and self.settings.threshold is not None:
                 thresholds = dict.fromkeys(thresholds, self.settings.threshold)
             alive()

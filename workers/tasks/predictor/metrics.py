@@ -56,8 +56,11 @@ def figures(counted: np.ndarray) -> dict[str, float | None]:
     return {name: float(above / below) if below else None for name, (above, below) in ratios.items()}
 
 
-def best_threshold(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """(threshold, F1) where micro F1 over all given outputs is largest; (0.5, 0) if no label is positive.
+def best_threshold(probabilities: np.ndarray, labels: np.ndarray, beta: float = 1.0) -> tuple[float, float]:
+    """(threshold, F) where micro F-beta over all given outputs is largest; (0.5, 0) if no label is positive.
+
+    F-beta = (1 + beta²) tp / ((1 + beta²) tp + beta² fn + fp): recall counts beta times as much as precision
+    (van Rijsbergen 1979), and with beta 1 it is F1.
 
     Equal probabilities stand on one side of every threshold, so only the last of a run of equals is a place to cut.
     """
@@ -67,10 +70,11 @@ def best_threshold(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float
     if not true.any():
         return 0.5, 0.0
     tp = np.cumsum(true)
-    f1 = 2 * tp / (np.arange(1, len(score) + 1) + tp[-1])  # 2tp / (said positive + really positive)
-    f1[:-1][score[:-1] == score[1:]] = -1.0
-    best = int(np.argmax(f1))
-    return float(score[best]), float(f1[best])
+    said, really = np.arange(1, len(score) + 1), tp[-1]  # tp + fp, tp + fn
+    found = (1 + beta**2) * tp / (said + beta**2 * really)
+    found[:-1][score[:-1] == score[1:]] = -1.0
+    best = int(np.argmax(found))
+    return float(score[best]), float(found[best])
 
 
 def resampled(episodes: int, draws: int, random: np.random.Generator) -> np.ndarray:

@@ -138,10 +138,14 @@ def _data(findings: Findings, split: Mapping[str, Sequence[Entry]]) -> str:
     return (
         f"Test episodes: {len(labels)} ({counted}), {sum(map(len, labels)):,} timesteps, "
         f"{100 * positives / max(1, answers):.2f} % of the labels positive. All thresholds were chosen on "
-        f"{len(split['validation'])} validation episodes. "
+        f"{len(split['validation'])} validation episodes, {_chosen_for(findings.settings.beta)}. "
         f"In brackets: {100 * findings.settings.confidence:g} % intervals from {findings.settings.bootstrap:,} draws "
         "of whole episodes."
     )
+
+
+def _chosen_for(beta: float) -> str:
+    return "for F1" if beta == 1 else f"for F-beta: recall counts {beta:g} times as much as precision"
 
 
 def _baselines(findings: Findings) -> str:

@@ -163,6 +163,12 @@ class EvalSettings(_Settings):
         lt=1,
         description="Probability from which an output is positive; null chooses it on validation episodes.",
     )
+    beta: float = Field(
+        default=1.0,
+        gt=0,
+        le=10,
+        description="How many times recall counts as much as precision where a threshold is chosen: 1 is F1.",
+    )
     false_alarms: tuple[Budget, ...] = Field(
         default=(0.1, 0.5, 1.0),
         min_length=1,

@@ -26,12 +26,24 @@ def test_figures_are_the_ones_of_scikit_learn_and_absent_where_it_warns(probabil
         assert found[name] == (None if np.isnan(expected) else pytest.approx(expected))
 
 
+@given(probabilities, labels, st.sampled_from([0.5, 1.0, 1.5, 2.0]))
+def test_no_threshold_has_a_higher_f_beta_than_the_chosen_one(probabilities, labels, beta):
+    def f_beta(threshold: float) -> float:
+        found = metrics.figures(metrics.counts(probabilities, labels, threshold))
+        precision, recall = found["precision"] or 0.0, found["recall"] or 0.0
+        below = beta**2 * precision + recall
+        return (1 + beta**2) * precision * recall / below if below else 0.0
+
+    threshold, score = metrics.best_threshold(probabilities, labels, beta)
+
+    assert score == pytest.approx(max(map(f_beta, np.unique(probabilities))))
+    assert f_beta(threshold) == pytest.approx(score)
+
+
 @given(probabilities, labels)
-def test_no_threshold_has_a_higher_f1_than_the_chosen_one(probabilities, labels):
+def test_with_beta_1_it_is_f1(probabilities, labels):
     threshold, score = metrics.best_threshold(probabilities, labels)
 
-    of = [metrics.figures(metrics.counts(probabilities, labels, t))["f1"] or 0.0 for t in np.unique(probabilities)]
-    assert score == pytest.approx(max(of))
     assert (metrics.figures(metrics.counts(probabilities, labels, threshold))["f1"] or 0.0) == pytest.approx(score)
 
 
