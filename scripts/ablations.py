@@ -28,7 +28,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "large": {"model": "large"},
     "no horizon weights": {"horizonWeights": [1.0, 1.0, 1.0, 1.0]},
     "no temporal consistency": {"consistency": 0.0},
-    "no augmentation": {"noise": 0.0, "jitter": 0},
+    "no augmentation": {"noise": 0.0, "jitter": 0, "historyCut": 0.0},
+    "no cut pasts": {"historyCut": 0.0},
     "no class weighting": {"posWeight": 1.0},
     "weights by class frequency": {"posWeight": None},
     "label smoothing 0.1": {"labelSmoothing": 0.1},
@@ -37,11 +38,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no warm-up": {"warmupFraction": 0.0},
     "the present timestep alone": {"context": 1},
     "the last ten timesteps alone": {"reach": 9},
-    "a reach of 48": {"reach": 48},
     "a reach of 96": {"reach": 96},
     "the whole episode": {"reach": 199},
     "twice the timesteps seen": {"context": 20},
-    "no cut pasts": {"historyCut": 0.0},
     "no early stopping": {"patience": None},
 }
 
