@@ -1,6 +1,6 @@
 """What each ingredient of the predictor gives: trainings that differ in one setting, over three seeds, on one dataset.
 
-    python scripts/ablations.py SPEC [--seeds 0 1 2] [--steps N] [--write]
+    python scripts/ablations.py SPEC [--seeds 0 1 2] [--only VARIANT ...] [--steps N] [--write]
 
 SPEC is a file such as examples/salus.yaml, whose dataset is there already. Every training is a job of its own, run by
 `jobctl submit`, so the command can be interrupted and typed again. They are judged by their best look at the validation
@@ -57,9 +57,8 @@ class End:
 def main() -> None:
     asked = _parse()
     base = next(document for document in yaml.safe_load_all(asked.spec.read_text()) if document["kind"] == "train")
-    jobs = {
-        (variant, seed): _document(base, variant, seed, asked.steps) for variant in VARIANTS for seed in asked.seeds
-    }
+    variants = [BASE, *(asked.only or [name for name in VARIANTS if name != BASE])]
+    jobs = {(name, seed): _document(base, name, seed, asked.steps) for name in variants for seed in asked.seeds}
     if code := submit(list(jobs.values())):
         sys.exit(code)
     ends = {key: _end(document["name"]) for key, document in jobs.items()}
@@ -73,6 +72,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Trains with one ingredient changed at a time, and compares.")
     parser.add_argument("spec", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", nargs="+", choices=sorted(VARIANTS), metavar="VARIANT", help="not all of them")
     parser.add_argument("--steps", type=int, help="instead of the spec's, for a quick look")
     parser.add_argument("--write", action="store_true", help="put the table into docs/salus.md")
     return parser.parse_args()
@@ -93,7 +93,7 @@ def _table(ends: dict[tuple[str, int], End], seeds: list[int]) -> str:
     """Markdown, a row a variant: means and range over the seeds, and the difference to BASE seed by seed."""
     head = ("what differs", "best F1 on validation (range)", f"less than {BASE}, seed by seed", "best step", "seconds")
     rows = []
-    for variant in VARIANTS:
+    for variant in dict.fromkeys(variant for variant, _ in ends):
         own = [ends[variant, seed] for seed in seeds]
         scores = [end.f1 for end in own]
         lost = [ends[BASE, seed].f1 - ends[variant, seed].f1 for seed in seeds]
