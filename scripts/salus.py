@@ -22,6 +22,8 @@ import marked
 import yaml
 from typed import ROOT, pid_of, progress_of, results, say, status, submit
 
+from workers.episodes.schema import FAILURES, HORIZONS, RATE_HZ
+
 SPEC = ROOT / "examples" / "salus.yaml"
 DOCS = ROOT / "docs" / "salus.md"
 BEGIN, END = "<!-- figures: made by `make salus` -->", "<!-- end of figures -->"
@@ -39,14 +41,14 @@ ROWS = {
     "f1": "**F1, all 16 outputs**",
     "precision": "precision",
     "recall": "recall",
-    **{f"f1_horizon_{steps}": f"F1 within {1000 * steps // 30} ms" for steps in (6, 9, 12, 15)},
-    **{f"f1_{failure}": f"F1 of {failure}" for failure in ("drop", "timeout", "collision", "other")},
+    **{f"f1_horizon_{steps}": f"F1 within {1000 * steps // RATE_HZ} ms" for steps in HORIZONS},
+    **{f"f1_{failure}": f"F1 of {failure}" for failure in FAILURES},
     "f1_without_timeout": "**F1 without timeout**",
     "precision_without_timeout": "precision without timeout",
     "recall_without_timeout": "recall without timeout",
     **{
-        f"f1_horizon_{steps}_without_timeout": f"F1 within {1000 * steps // 30} ms, without timeout"
-        for steps in (6, 9, 12, 15)
+        f"f1_horizon_{steps}_without_timeout": f"F1 within {1000 * steps // RATE_HZ} ms, without timeout"
+        for steps in HORIZONS
     },
     "calibration_error": "calibration error",
 }
@@ -82,11 +84,13 @@ def main() -> int:
     code = max(map(submit, parts))  # one after the other: a gate that one seed misses does not keep the others
     kills.finished.set()
     names = [document["name"] for document in documents]
-    if code not in (0, 1) or any(status(name) is None for name in names):
+    jobs = [job for name in names if (job := status(name))]
+    if code not in (0, 1) or len(jobs) < len(names):
         say(f"jobctl submit ended with {code}: typed again, this goes on")
         return code
-    found = {seed: results(names[2 + 2 * i])["figures"] for i, seed in enumerate(seeds)}
-    text = "\n\n".join([_facts(seeds), _stages(names), _figures(found), _beside(found), _alarms(names[2::2])])
+    ends = [results(name) for name in names[2::2]]
+    found = {seed: end["figures"] for seed, end in zip(seeds, ends, strict=True)}
+    text = "\n\n".join([_facts(seeds), _stages(jobs), _figures(found), _beside(found), _alarms(ends)])
     marked.replace(DOCS, BEGIN, END, text)
     print(text)
     return code
@@ -118,9 +122,8 @@ def _facts(seeds: Sequence[int]) -> str:
     )
 
 
-def _stages(names: Sequence[str]) -> str:
-    jobs = [status(name) for name in names]
-    rows = [(job["name"], _minutes(job), _attempts(job), job["reason"]) for job in jobs if job]
+def _stages(jobs: Sequence[Mapping[str, Any]]) -> str:
+    rows = [(job["name"], _minutes(job), _attempts(job), job["reason"]) for job in jobs]
     return marked.table(("job", "minutes", "attempts", "what it says"), rows)
 
 
@@ -154,11 +157,11 @@ def _beside(found: Mapping[int, Mapping[str, float]]) -> str:
     return marked.table(head, rows)
 
 
-def _alarms(names: Sequence[str]) -> str:
+def _alarms(ends: Sequence[Mapping[str, Any]]) -> str:
     """Lead time at each budget, means over the seeds, of all predictors."""
     told: dict[tuple[float, str], list[dict[str, Any]]] = {}
-    for name in names:
-        table = results(name)["tables"]["lead_time_without_timeout"]
+    for end in ends:
+        table = end["tables"]["lead_time_without_timeout"]
         for cells in table["rows"]:
             row = dict(zip(table["columns"], cells, strict=True))
             told.setdefault((row["allowed_false_alarms"], row["predictor"]), []).append(row)
