@@ -1,64 +1,81 @@
-"""Claim: sensors, signals, ensemble and policy cost little beside the simulator itself.
+"""Claim: sensors, signals and ensemble cost little beside the simulator itself, and the scripted policy little more.
 
-Ours: timesteps of scripted episodes as collect steps them. Baseline: the bare simulator, the same scene, substeps and
-three pictures, drawn by mujoco.Renderer, with nothing read from it. Both are timed by the processor time that they
-take, a few timesteps of one and then of the other: what else the machine does meanwhile slows both alike.
+Ours: timesteps of scripted, undisturbed episodes, without the policy and then with it. Baseline: the bare simulator,
+which starts from the same state, is given the same motor commands and draws three pictures a timestep with
+mujoco.Renderer, with nothing read from it: so both simulate the same contacts and see the same scene. Both are timed by
+the processor time that they take, a few timesteps of one and then the same of the other: what else the machine does
+meanwhile slows both alike.
 """
 
 import time
+from collections import deque
+from typing import Any
 
 from paired import Way, compare
 
 from workers.envs.arm_cube import ArmCubeEnv
 from workers.envs.scripted import ScriptedEpisode
-from workers.episodes.schema import CAMERAS, IMAGE_PIXELS, RATE_HZ
+from workers.envs.simulator import HIDDEN, load_mujoco
+from workers.episodes.schema import CAMERAS, IMAGE_PIXELS
 
-STEPS, EPISODE_STEPS = 10, 100
+STEPS = 10
 
 
-def scripted() -> Way:
-    env = ScriptedEpisode(ArmCubeEnv())
-    seeds = iter(range(1, 1_000_000))
-    observation, ended = env.reset(seed=next(seeds))[0], False
+class Both:
+    """One episode after the other, stepped by the environment; what the bare loop needs to follow it."""
 
-    def run() -> float:
-        nonlocal observation, ended
-        seconds = 0.0
-        for _ in range(STEPS):
-            if ended:
-                observation, _ = env.reset(seed=next(seeds))
+    def __init__(self) -> None:
+        self._mujoco = load_mujoco()
+        self._env = ScriptedEpisode(ArmCubeEnv(perturbed_share=0.0))
+        self._model, self._data = self._env.arm_cube.model, self._env.arm_cube.data
+        self._seeds, self._ended = iter(range(1, 1_000_000)), True
+        self._start = self._mujoco.MjData(self._model)
+        self._commands: deque[Any] = deque(maxlen=STEPS)
+        self._renderer = mujoco_renderer(self._mujoco, self._model)
+
+    def environment(self) -> float:
+        return self._follow(with_policy=False)
+
+    def environment_and_policy(self) -> float:
+        return self._follow(with_policy=True)
+
+    def _follow(self, with_policy: bool) -> float:
+        if self._ended:
+            self._action = self._env.reset(seed=next(self._seeds))[0]["policy_action"]
+        self._mujoco.mj_copyData(self._start, self._model, self._data)
+        self._commands.clear()
+        seconds, self._ended = 0.0, False
+        while len(self._commands) < STEPS and not self._ended:
             start = time.process_time()
-            observation, _, ended, _, _ = env.step(observation["policy_action"])
-            seconds += time.process_time() - start
-        return STEPS / seconds
+            _, _, self._ended, _, _ = self._env.arm_cube.step(self._action)
+            stepped = time.process_time()
+            self._action = self._env.policy.act(self._env.arm_cube.readings)
+            seconds += (time.process_time() if with_policy else stepped) - start
+            self._commands.append(self._data.ctrl.copy())
+        return len(self._commands) / seconds
 
-    return Way("collect's environment", run)
+    def bare(self) -> float:
+        mujoco, model, data = self._mujoco, self._model, self._start
+        substeps = self._env.arm_cube.substeps
+        start = time.process_time()
+        for command in self._commands:
+            data.ctrl = command
+            mujoco.mj_step(model, data, substeps)
+            for camera in CAMERAS:
+                self._renderer.update_scene(data, camera)
+                self._renderer.render()
+        return len(self._commands) / (time.process_time() - start)
 
 
-def bare() -> Way:
-    from workers.envs.simulator import HIDDEN, SCENE, load_mujoco
-
-    mujoco = load_mujoco()
-    model = mujoco.MjModel.from_xml_path(str(SCENE))
-    data = mujoco.MjData(model)
+def mujoco_renderer(mujoco: Any, model: Any) -> Any:
     renderer = mujoco.Renderer(model, IMAGE_PIXELS, IMAGE_PIXELS)
     for flag in HIDDEN:
         renderer.scene.flags[getattr(mujoco.mjtRndFlag, flag)] = 0
-    substeps = round(1 / RATE_HZ / model.opt.timestep)
-
-    def run() -> float:
-        if data.time > EPISODE_STEPS / RATE_HZ:
-            mujoco.mj_resetData(model, data)
-        start = time.process_time()
-        for _ in range(STEPS):
-            mujoco.mj_step(model, data, substeps)
-            for camera in CAMERAS:
-                renderer.update_scene(data, camera)
-                renderer.render()
-        return STEPS / (time.process_time() - start)
-
-    return Way("bare simulator with three cameras", run)
+    return renderer
 
 
 if __name__ == "__main__":
-    compare("timesteps a processor second, one process", scripted(), bare(), unit="timesteps/s", runs=150)
+    both = Both()
+    bare = Way("bare simulator with three cameras", both.bare)
+    for name, ours in (("environment", both.environment), ("environment and policy", both.environment_and_policy)):
+        compare("timesteps a processor second, one process", Way(name, ours), bare, unit="timesteps/s", runs=300)

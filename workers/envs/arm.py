@@ -50,7 +50,7 @@ class Arm:
             r20 + r02,
             -r10 - r01,
         )  # the columns' cross products with x, -y, -z, summed: 0 when the tool points down
-        twist = np.array([*velocity, *(UPRIGHT_GAIN * (0.5 * part) for part in tilt)])
+        twist = np.array(velocity.tolist() + [UPRIGHT_GAIN * (0.5 * part) for part in tilt])
         inverse = jacobian.T @ np.linalg.inv(jacobian @ jacobian.T + DAMPED)
         measured = data.qpos[self.qpos]
         posture = POSTURE_GAIN * (HOME - measured)

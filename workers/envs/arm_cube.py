@@ -59,7 +59,7 @@ class ArmCubeEnv(gym.Env[Observation, NDArray[np.float32]]):
         self.arm = Arm(self._mujoco, self.model)
         self._cameras = Cameras(self._mujoco, self.model, CAMERAS, IMAGE_PIXELS)
         self._finder = CubeFinder(IMAGE_PIXELS, IMAGE_PIXELS)
-        self._substeps = round(1 / RATE_HZ / self.model.opt.timestep)
+        self.substeps = round(1 / RATE_HZ / self.model.opt.timestep)
         self._find_parts()
         box, images = gym.spaces.Box, (len(CAMERAS), IMAGE_PIXELS, IMAGE_PIXELS, 3)
         self.observation_space: gym.spaces.Dict = gym.spaces.Dict(  # type: ignore[assignment]
@@ -75,7 +75,7 @@ class ArmCubeEnv(gym.Env[Observation, NDArray[np.float32]]):
         self._wrist_force = self.data.sensor("wrist_force").data  # these are views: they follow the simulation
         wall, table = (model.sensor(name).adr[0] for name in ("arm_on_wall", "arm_on_table"))  # beside each other
         self._arm_forces = self.data.sensordata[wall : table + 3].reshape(2, 3)
-        self._forces = np.empty((self._substeps, 2, 3))
+        self._forces = np.empty((self.substeps, 2, 3))
         self._fingers_on_cube = [self.data.sensor(name).data for name in ("left_on_cube", "right_on_cube")]
         self._cube_qpos = model.joint("cube").qposadr[0]
         self._cube_body, self._hand_body = model.body("cube").id, model.body("hand").id
@@ -197,26 +197,25 @@ class ArmCubeEnv(gym.Env[Observation, NDArray[np.float32]]):
         self._command = arm.next_command(data, self._command, velocity, 1 / RATE_HZ)
         data.ctrl[arm.motors] = self._command
         data.ctrl[arm.grip_motor] = (self._action[3] + 1) / 2 * FINGER_TRAVEL_M
-        self._disturb(self._judge.steps)
+        if self.perturbation is not None:
+            self._disturb(self.perturbation, self._judge.steps)
         mj_step, arm_forces = self._mujoco.mj_step, self._arm_forces
         for forces in self._forces:
             mj_step(model, data)
             forces[:] = arm_forces
-        peak = float(np.sqrt(np.square(self._forces).sum(-1).max()))
+        # Most timesteps touch nothing: a hundred numbers' square roots would cost more than asking.
+        peak = float(np.sqrt(np.square(self._forces).sum(-1).max())) if self._forces.any() else 0.0
         self._mujoco.mj_forward(model, data)  # so that poses, forces and pictures belong to the same instant
         x, y, z = data.qpos[self._cube_qpos : self._cube_qpos + 3]
         fingers = sum(bool(found[0]) for found in self._fingers_on_cube)
         return Truth((float(x), float(y), float(z)), fingers, peak)
 
-    def _disturb(self, step: int) -> None:
+    def _disturb(self, perturbation: Perturbation, step: int) -> None:
         self.data.xfrc_applied.fill(0.0)
-        share = 1.0
-        if self.perturbation is not None:
-            share = self.perturbation.friction_share(step)
-            shove = self.perturbation.shove(step)
-            if shove is not None and self.perturbation.kind == "arm_shove":
-                self.data.xfrc_applied[self._hand_body, :3] = shove
-            elif shove is not None:
-                seconds = SHOVE_STEPS["cube_shove"] / RATE_HZ
-                self.data.xfrc_applied[self._cube_body, :3] = shove * self.model.body_mass[self._cube_body] / seconds
-        self.model.geom_friction[self._pads, 0] = self._pad_friction * share
+        shove = perturbation.shove(step)
+        if shove is not None and perturbation.kind == "arm_shove":
+            self.data.xfrc_applied[self._hand_body, :3] = shove
+        elif shove is not None:
+            seconds = SHOVE_STEPS["cube_shove"] / RATE_HZ
+            self.data.xfrc_applied[self._cube_body, :3] = shove * self.model.body_mass[self._cube_body] / seconds
+        self.model.geom_friction[self._pads, 0] = self._pad_friction * perturbation.friction_share(step)

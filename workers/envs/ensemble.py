@@ -79,9 +79,9 @@ class Ensemble:
         by side can't change a bit."""
         hidden = np.minimum(np.maximum((inputs - self.mean) / self.scale, -CLIP), CLIP)[None, None, :]
         for weight, bias in self.layers[:-1]:
-            hidden = np.tanh(hidden @ weight + bias[:, None, :])
+            hidden = np.tanh(hidden @ weight + bias[:, None])
         weight, bias = self.layers[-1]
-        return (hidden @ weight + bias[:, None, :])[:, 0, :]
+        return (hidden @ weight)[:, 0] + bias
 
     def disagreement(self, inputs: FloatArray) -> float:
         """Standard deviation over the members, averaged over the action's four parts."""

@@ -51,7 +51,7 @@ class CubeFinder:
         np.right_shift(flat, 1, out=self._half)
         np.maximum(flat[1:-1], flat[2:], out=self._behind[:-2])
         np.greater(self._half, self._behind, out=self._mask)
-        found = np.flatnonzero(self._mask[::3].copy())
+        found = self._mask[::3].copy().nonzero()[0]
         found = found[flat[::3][found] >= MIN_BRIGHTNESS]
         count = len(found)
         if count < MIN_PIXELS:

@@ -19,6 +19,8 @@ from workers.errors import BadConfigError
 SCENE = Path(__file__).with_name("scene.xml")
 MAX_GEOMS = 1000  # of a scene, all that is drawn
 HIDDEN = ("mjRND_SHADOW", "mjRND_REFLECTION", "mjRND_SKYBOX")
+DRAWN_GROUP, OUTSIDE_GROUP = 0, 1  # of a model's shapes: within a camera's view, and outside it
+MARGIN_M = 0.001  # by which a shape must be outside, so that rounding decides nothing
 APT_PACKAGES = {"osmesa": "libosmesa6", "egl": "libegl1 and libgl1-mesa-dri", "glfw": "libglfw3"}
 
 
@@ -50,42 +52,97 @@ def load_mujoco() -> Any:
 class Cameras:
     """Draws what a model's cameras see, without shadows, reflections and sky: the bits that mujoco.Renderer draws.
 
-    The scene is gathered once for all cameras, and no picture is copied to turn it over (OpenGL's begin below).
+    Shapes outside a camera's view are left out, and no picture is copied to turn it over (OpenGL's begin below). Which
+    those are stands in the model's `geom_group`, that belongs to this class.
     """
 
     def __init__(self, mujoco: Any, model: Any, names: Sequence[str], pixels: int) -> None:
         """Square pictures of `pixels`. Raises BadConfigError where none can be drawn."""
         self._mujoco, self._model = mujoco, model
         try:
-            self._gl = mujoco.GLContext(pixels, pixels)
-            self._gl.make_current()
+            self._gl = _Current(mujoco.GLContext(pixels, pixels))
             self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150.value)
         except (ImportError, AttributeError, RuntimeError) as error:
             raise BadConfigError(_missing(os.environ.get("MUJOCO_GL", ""), error)) from error
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
+        _depth_alone(self._context.offFBO, pixels)
         self._scene = mujoco.MjvScene(model, maxgeom=MAX_GEOMS)
         for flag in HIDDEN:
             self._scene.flags[getattr(mujoco.mjtRndFlag, flag)] = 0
         self._option, self._all = mujoco.MjvOption(), mujoco.mjtCatBit.mjCAT_ALL.value
+        self._option.geomgroup[:] = np.arange(len(self._option.geomgroup)) == DRAWN_GROUP
         self._cameras = [_fixed_camera(mujoco, model, name) for name in names]
+        self._views = _Views(model)
+        self._groups = model.geom_group  # a view
         self._rect = mujoco.MjrRect(0, 0, pixels, pixels)
 
     def draw(self, data: Any) -> NDArray[np.uint8]:
         """New pictures (cameras, pixels, pixels, 3), in the order of the names: a view whose rows run backwards."""
         mujoco, images = self._mujoco, np.empty((len(self._cameras), self._rect.height, self._rect.width, 3), np.uint8)
-        self._gl.make_current()
-        mujoco.mjv_updateScene(self._model, data, self._option, None, self._cameras[0], self._all, self._scene)
+        self._gl.ensure()
+        outside = self._views.outside(data)
         for image, camera in zip(images, self._cameras, strict=True):
-            mujoco.mjv_updateCamera(self._model, data, camera, self._scene)
-            mujoco.mjv_makeLights(self._model, data, self._scene)  # the headlight is where the camera is
+            self._groups[:] = outside[camera.fixedcamid]  # False and True are the two groups' numbers
+            mujoco.mjv_updateScene(self._model, data, self._option, None, camera, self._all, self._scene)
             mujoco.mjr_render(self._rect, self._scene, self._context)
             mujoco.mjr_readPixels(image, None, self._rect, self._context)
         return images[:, ::-1]
 
     def close(self) -> None:
-        self._gl.make_current()
+        self._gl.ensure()
         self._context.free()
         self._gl.free()
+
+
+class _Current:
+    """A GL context that is made current where another one is: asking costs a tenth of making it."""
+
+    def __init__(self, context: Any) -> None:
+        from OpenGL import platform
+
+        self._context, self._asked = context, platform.GetCurrentContext
+        context.make_current()
+        self._address = hash(self._asked())  # an int, or PyOpenGL's pointer, whose hash is its address
+
+    def ensure(self) -> None:
+        current = self._asked()
+        if not current or hash(current) != self._address:
+            self._context.make_current()
+
+    def free(self) -> None:
+        self._context.free()
+
+
+def _depth_alone(framebuffer: int, pixels: int) -> None:
+    """Take the stencil from MuJoCo's framebuffer: the same depths in half the memory. Only reflections need it."""
+    from OpenGL import GL
+
+    depths = GL.glGenRenderbuffers(1)
+    GL.glBindRenderbuffer(GL.GL_RENDERBUFFER, depths)
+    GL.glRenderbufferStorage(GL.GL_RENDERBUFFER, GL.GL_DEPTH_COMPONENT32F, pixels, pixels)
+    GL.glBindFramebuffer(GL.GL_FRAMEBUFFER, framebuffer)
+    for attachment, buffer in ((GL.GL_DEPTH_STENCIL_ATTACHMENT, 0), (GL.GL_DEPTH_ATTACHMENT, depths)):
+        GL.glFramebufferRenderbuffer(GL.GL_FRAMEBUFFER, attachment, GL.GL_RENDERBUFFER, buffer)
+
+
+class _Views:
+    """What square pictures of a model's cameras can show: all that isn't wholly beyond a side of the view's pyramid."""
+
+    def __init__(self, model: Any) -> None:
+        half = np.radians(model.cam_fovy) / 2
+        cos, sin, zero, one = np.cos(half), np.sin(half), np.zeros_like(half), np.ones_like(half)
+        # Normals that point out of the view (cameras, sides, 3), in camera axes: right, up, and backward.
+        sides = [(cos, zero, sin), (-cos, zero, sin), (zero, cos, sin), (zero, -cos, sin), (zero, zero, one)]
+        self._sides = np.array(sides).transpose(2, 0, 1)
+        # Planes and whatever else has no end have no radius: they are never outside.
+        self._reach = np.where(model.geom_rbound > 0, model.geom_rbound + MARGIN_M, np.inf)
+
+    def outside(self, data: Any) -> NDArray[np.bool_]:
+        """Which shapes each camera cannot see (cameras, shapes): their bounding spheres are beyond a side."""
+        normals = self._sides @ data.cam_xmat.reshape(-1, 3, 3).transpose(0, 2, 1)
+        from_eye = data.geom_xpos - data.cam_xpos[:, None]
+        distances = normals @ from_eye.transpose(0, 2, 1)  # (cameras, sides, shapes) m
+        return np.maximum.reduce(distances, axis=1) > self._reach
 
 
 def _fixed_camera(mujoco: Any, model: Any, name: str) -> Any:
