@@ -39,9 +39,12 @@ def run(config: Config, runtime: Runtime) -> None:
         raise BadConfigError("from is missing: name the training whose weights are to be judged")
     judged = weights.weights_of(runtime.volume, config.from_, config.task)
     dataset = compute.required_data(config, runtime)
+    named = settings.test_data
+    test = compute.dataset_at(runtime.volume, "settings.testData", named) if named else None
     device = compute.choose_device(config)
     compute.make_exact(device, settings.threads)
-    task = tasks.judging(config.task, settings, judged.tensors["model"], judged.state["identity"], dataset, device)
+    weights_of_best, identity = judged.tensors["model"], judged.state["identity"]
+    task = tasks.judging(config.task, settings, weights_of_best, identity, dataset, test, device)
     _require_gates(config.gates, task.gates)
     _require_unseen(judged, task)
     print(f"judging {judged.path.name} of {config.from_} on {len(task.episodes)} test episodes", flush=True)
@@ -126,10 +129,11 @@ def _facts(config: Config, judged: Restored, task: tasks.JudgingTask) -> dict[st
     """What the report is about, and what it takes to make it again."""
     identity = _identity(judged)
     settings = config.settings_as(tasks.settings_model(config.task, "eval"))
+    datasets = [name for name in (config.data, settings.test_data) if name]
     return {
         "run": config.run,
         "spec hash": config.spec_hash,
-        "data": f"{config.data}, ledger's SHA-256 {task.checksum[:16]}",
+        "data": f"{' and '.join(datasets)}, ledger's SHA-256 {task.checksum[:16]}",
         "weights": f"{config.from_}, step {identity['step']:,}, SHA-256 {identity['sha256'][:16]}",
         "training": _listed({name: value for name, value in judged.state["identity"].items() if name != "data"}),
         "evaluation": _listed(settings.model_dump(by_alias=True, exclude_none=True)),

@@ -20,18 +20,18 @@ def pictures() -> np.ndarray:
     return np.broadcast_to((time + 5 * camera + row).astype(np.uint8)[..., None, None], (35, 3, 224, 224, 3))
 
 
-def episode(number: int, outcome: str) -> Any:
+def episode(number: int, outcome: str, first_seed: int = FIRST_SEED) -> Any:
     """An episode of 28 to 35 timesteps: before its end one signal rises, over noise."""
     from workers.episodes.writer import Episode
 
-    random = np.random.default_rng(number)
+    random = np.random.default_rng(number + first_seed - FIRST_SEED)
     steps = 28 + number % 8
     signals = random.normal(1.0, 0.3, (steps, 12)).astype(np.float32)
     if outcome in ANNOUNCED_BY:
         signals[:, ANNOUNCED_BY[outcome]] += np.maximum(0, np.arange(steps) - steps + 16) / 6
     return Episode(
         number=number,
-        seed=FIRST_SEED + number,
+        seed=first_seed + number,
         outcome=outcome,
         perturbed=number % 5 == 0,
         actions=random.normal(size=(steps, 4)).astype(np.float32),
@@ -43,16 +43,26 @@ def episode(number: int, outcome: str) -> Any:
 
 @pytest.fixture(scope="session")
 def announced_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A merged dataset of 36 episodes, written by the writer that collect uses. Read it only."""
+    """A merged dataset of 36 episodes. Read it only."""
+    return write_dataset(tmp_path_factory.mktemp("announced") / "tiny", EPISODES, FIRST_SEED)
+
+
+@pytest.fixture(scope="session")
+def other_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve episodes more of the same kind, with other seeds. Read it only."""
+    return write_dataset(tmp_path_factory.mktemp("other") / "other", 12, FIRST_SEED + EPISODES)
+
+
+def write_dataset(dataset: Path, count: int, first_seed: int) -> Path:
+    """Episodes written by the writer that collect uses, and merged."""
     from workers import storage
     from workers.episodes import ledger, writer
 
-    dataset = tmp_path_factory.mktemp("announced") / "tiny"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(storage, "fsync", lambda descriptor: None)  # what these tests are about is no power loss
-        for number in range(EPISODES):
-            writer.write_episode(dataset, episode(number, OUTCOMES[number % len(OUTCOMES)]), fence=1)
-        ledger.merge(dataset, EPISODES)
+        for number in range(count):
+            writer.write_episode(dataset, episode(number, OUTCOMES[number % len(OUTCOMES)], first_seed), fence=1)
+        ledger.merge(dataset, count)
     return dataset
 
 

@@ -226,6 +226,48 @@ def test_what_is_undefined_misses_its_gate_and_is_absent_from_the_figures(volume
     assert (row["outputs"], row["positives"], row["recall"]) == ("drop", 0, None)
 
 
+# --- a dataset that is a test as a whole
+
+
+def test_all_episodes_of_another_dataset_are_judged_at_the_thresholds_of_the_first(volume, other_dataset):
+    (volume / "datasets/other").symlink_to(other_dataset)
+    both = {}
+    for run, settings in (("judge", QUICK), ("judge-other", {**QUICK, "testData": "datasets/other"})):
+        evaluate.run(config(run=run, settings=settings), process(volume))
+        both[run] = results.read_result(volume / "runs" / run, "run")
+
+    figures = both["judge-other"]["figures"]
+    assert figures["episodes"] == len(ledger.read(other_dataset)) != both["judge"]["figures"]["episodes"]
+    assert figures["f1"] != both["judge"]["figures"]["f1"]
+    assert threshold_of(both["judge"]) == threshold_of(both["judge-other"])
+
+
+def threshold_of(result: dict[str, Any]) -> float:
+    """The predictor's, for all outputs."""
+    table = result["tables"]["predictors"]
+    return float(dict(zip(table["columns"], table["rows"][0], strict=True))["threshold"])
+
+
+def test_parts_of_another_dataset_are_not_taken_for_those_of_the_first(volume, other_dataset, capfd):
+    (volume / "datasets/other").symlink_to(other_dataset)
+    evaluate.run(config(replicas=2), process(volume, index=0))
+    evaluate.run(config(replicas=2, settings={**QUICK, "testData": "datasets/other"}), process(volume, index=1))
+
+    assert "index 0 judged other weights or data: judging its share again" in capfd.readouterr().out
+
+
+def test_a_test_that_shares_episodes_with_the_data_is_none(volume):
+    (volume / "datasets/again").symlink_to(volume / "datasets/tiny")
+    with pytest.raises(BadDataError, match=r"^36 of the 36 episodes of .*again have seeds .* another settings.seed$"):
+        evaluate.run(config(settings={**QUICK, "testData": "datasets/again"}), process(volume))
+
+
+def test_a_test_that_does_not_exist_is_named(volume):
+    message = r"^settings.testData: datasets/othr does not exist; datasets on this volume: datasets/tiny$"
+    with pytest.raises(BadDataError, match=message):
+        evaluate.run(config(settings={**QUICK, "testData": "datasets/othr"}), process(volume))
+
+
 # --- what must not be judged
 
 
@@ -301,6 +343,7 @@ def test_a_signal_is_75_and_publishes_nothing(volume):
         ({"gates": {"f2": 0.5}}, r"gates.f2 is an unknown figure; nearest: f1"),
         ({"gates": {"median_lead_seconds_at_2": 0.2}}, "unknown figure; nearest: median_lead_seconds_at_1"),
         ({"settings": {"bootstraps": 5}}, "bootstraps is an unknown setting; nearest: bootstrap"),
+        ({"settings": {"testData": "../else"}}, "testData"),
     ],
 )
 def test_a_bad_configuration_is_one_sentence(volume, keys, message):

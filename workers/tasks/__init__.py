@@ -55,11 +55,11 @@ class TrainingTask(Protocol):
 
 
 class JudgingTask(Protocol):
-    """What the evaluation needs. Built as Judging(settings, weights, identity, dataset, device)."""
+    """What the evaluation needs. Built as Judging(settings, weights, identity, dataset, test, device)."""
 
     gates: Sequence[str]  # figures that a spec may set a bound for
     episodes: list[Entry]  # to be judged
-    checksum: str  # of the dataset
+    checksum: str  # of the dataset, and of the one whose episodes are judged
 
     def judge(self, entries: Sequence[Entry]) -> dict[str, torch.Tensor]:
         """The model's predictions of these episodes, by names that are each episode's own."""
@@ -92,10 +92,11 @@ def judging(
     weights: Mapping[str, torch.Tensor],
     identity: Mapping[str, Any],
     dataset: Path,
+    test: Path | None,
     device: torch.device,
 ) -> JudgingTask:
-    """Raises BadDataError if the dataset can't be judged, BadConfigError if the weights aren't this task's."""
+    """`test`: a dataset to be judged whole, instead of the test split of `dataset`. Raises BadDataError if the dataset can't be judged, BadConfigError if the weights aren't this task's."""
     require(task)
     return importlib.import_module(f"workers.tasks.{task}.judging").Judging(
-        settings, weights, identity, dataset, device
+        settings, weights, identity, dataset, test, device
     )

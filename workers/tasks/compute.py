@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from workers.errors import BadConfigError, BadDataError
-from workers.runtime import Runtime, data_directory
+from workers.runtime import Runtime
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,9 +60,14 @@ def required_data(config: Config, runtime: Runtime) -> Path:
     """The dataset's directory. Raises BadConfigError if none is named, BadDataError naming those there are."""
     if not config.data:
         raise BadConfigError("data is missing: name the dataset on the volume, such as datasets/NAME")
-    dataset = data_directory(runtime.volume, config.data, config.run)
+    return dataset_at(runtime.volume, "data", config.data)
+
+
+def dataset_at(volume: Path, key: str, data: str) -> Path:
+    """The directory of the dataset that the spec's `key` names. Raises BadDataError naming those there are."""
+    dataset = volume / data
     if not dataset.is_dir():
-        known = sorted(f"datasets/{path.name}" for path in (runtime.volume / "datasets").glob("*"))
+        known = sorted(f"datasets/{path.name}" for path in (volume / "datasets").glob("*"))
         there = f"datasets on this volume: {', '.join(known)}" if known else "this volume holds no dataset: collect one"
-        raise BadDataError(f"data: {config.data} does not exist; {there}")
+        raise BadDataError(f"{key}: {data} does not exist; {there}")
     return dataset

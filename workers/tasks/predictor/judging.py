@@ -21,7 +21,8 @@ from workers.tasks.predictor.training import checksum, logits_of, split
 
 
 class Judging:
-    """Judges one model's weights on a dataset's test split; thresholds are chosen on its validation split."""
+    """Judges one model's weights on a dataset's test split, or on all of `test`; thresholds are chosen on the
+    validation split, and baselines fitted on the training split, of `dataset`."""
 
     def __init__(
         self,
@@ -29,12 +30,17 @@ class Judging:
         weights: Mapping[str, Tensor],
         identity: Mapping[str, Any],
         dataset: Path,
+        test: Path | None,
         device: torch.device,
     ) -> None:
         entries = ledger.read(dataset)
-        self.settings, self.dataset, self.checksum = settings, dataset, checksum(entries)
+        self.settings, self.checksum = settings, checksum(entries)
+        self._dataset, self._test_dataset = dataset, test or dataset
         self.gates = tables.gates(settings)
         self._split = split(entries)
+        if test is not None:
+            self._split["test"] = _of_another(test, entries)
+            self.checksum = checksum([*entries, *self._split["test"]])
         self.episodes = self._split["test"]
         for name in ("validation", "test"):
             if not self._split[name]:
@@ -50,7 +56,8 @@ class Judging:
     def judge(self, entries: Sequence[ledger.Entry]) -> dict[str, Tensor]:
         """Probabilities (samples, H, F) float32 of each episode, by its number in six digits."""
         return {
-            f"{entry.episode:06d}": self._probabilities(self._read([entry])).contiguous().cpu() for entry in entries
+            f"{entry.episode:06d}": self._probabilities(_read(self._test_dataset, [entry])).contiguous().cpu()
+            for entry in entries
         }
 
     def report(self, predictions: Mapping[str, Tensor], alive: Callable[[], None] = lambda: None) -> Report:
@@ -68,7 +75,8 @@ class Judging:
 
     def _judged(self, predictions: Mapping[str, Tensor], alive: Callable[[], None]) -> Iterator[Judged]:
         """The model, then each baseline."""
-        validation, test = self._read(self._split["validation"]), self._read(self.episodes)
+        validation = _read(self._dataset, self._split["validation"])
+        test = _read(self._test_dataset, self.episodes)
         labels, known = self._by_episode(test, self._labels(test)), self._labels(validation)
         known_by_episode = self._by_episode(validation, known)
 
@@ -85,14 +93,11 @@ class Judging:
         yield judged(tables.MODEL, answers, self._probabilities(validation).cpu().numpy())
         if not self._split["train"]:
             return  # nothing to fit baselines on
-        train = self._read(self._split["train"])
+        train = _read(self._dataset, self._split["train"])
         baselines = Baselines(train, self._lags, self._pad_history, self.settings.seed)
         for name in self.settings.baselines:
             predict = baselines.fit(name, alive)
             yield judged(name, self._by_episode(test, predict(test)), predict(validation))
-
-    def _read(self, entries: Sequence[ledger.Entry]) -> Timesteps:
-        return Timesteps.of(reader.load(self.dataset, entries))
 
     def _rows(self, timesteps: Timesteps) -> Tensor:
         return timesteps.rows(self._lags, self._pad_history)
@@ -107,3 +112,19 @@ class Judging:
 
     def _probabilities(self, timesteps: Timesteps) -> Tensor:
         return logits_of(self._model, timesteps, self._rows(timesteps), self._lags, self.settings.batch).sigmoid()
+
+
+def _read(dataset: Path, entries: Sequence[ledger.Entry]) -> Timesteps:
+    return Timesteps.of(reader.load(dataset, entries))
+
+
+def _of_another(test: Path, entries: Sequence[ledger.Entry]) -> list[ledger.Entry]:
+    """All episodes of the dataset `test`. Raises BadDataError where one is among `entries`: that would be no test."""
+    found, known = ledger.read(test), {entry.seed for entry in entries}
+    shared = [entry.episode for entry in found if entry.seed in known]
+    if shared:
+        raise BadDataError(
+            f"{len(shared)} of the {len(found)} episodes of {test} have seeds of data's episodes (the first is "
+            f"{shared[0]}), so they are no test: collect it with another settings.seed"
+        )
+    return found

@@ -150,6 +150,12 @@ class TrainSettings(_Settings):
 class EvalSettings(_Settings):
     """Settings of `kind: eval`, `task: predictor`."""
 
+    test_data: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$",
+        description="Another dataset, all of whose episodes are judged instead of the test split of data; thresholds "
+        "and baselines come from data all the same. A path on the volume, such as datasets/NAME.",
+    )
     seed: int = Field(default=0, ge=0, lt=2**31, description="Start of the bootstrap's random numbers.")
     bootstrap: int = Field(
         default=1000, ge=100, le=100_000, description="How often the episodes are drawn again for the intervals."
