@@ -95,7 +95,10 @@ def judging(
     test: Path | None,
     device: torch.device,
 ) -> JudgingTask:
-    """`test`: a dataset to be judged whole, instead of the test split of `dataset`. Raises BadDataError if the dataset can't be judged, BadConfigError if the weights aren't this task's."""
+    """`test`: a dataset to be judged whole, instead of the test split of `dataset`.
+
+    Raises BadDataError if the dataset can't be judged, BadConfigError if the weights aren't this task's.
+    """
     require(task)
     return importlib.import_module(f"workers.tasks.{task}.judging").Judging(
         settings, weights, identity, dataset, test, device
