@@ -72,12 +72,18 @@ class ArmCubeEnv(gym.Env[Observation, NDArray[np.float32]]):
     def _find_parts(self) -> None:
         model = self.model
         self._pads = np.array([model.geom("left_pad").id, model.geom("right_pad").id])
-        self._wrist_force = self.data.sensor("wrist_force").data  # these are views: they follow the simulation
+        # These are views: they follow the simulation.
+        data, arm = self.data, self.arm
+        self._joint_positions, self._fingers = data.qpos[arm.qpos], data.qpos[arm.fingers]
+        self._joint_velocities, self._joint_torques = data.qvel[arm.dofs], data.actuator_force[arm.motors]
+        self._grip_force, self._tool_position = data.actuator_force[arm.grip_motor, None], data.site_xpos[arm.tool]
+        self._wrist_force = data.sensor("wrist_force").data
         wall, table = (model.sensor(name).adr[0] for name in ("arm_on_wall", "arm_on_table"))  # beside each other
         self._arm_forces = self.data.sensordata[wall : table + 3].reshape(2, 3)
         self._forces = np.empty((self.substeps, 2, 3))
         self._fingers_on_cube = [self.data.sensor(name).data for name in ("left_on_cube", "right_on_cube")]
         self._cube_qpos = model.joint("cube").qposadr[0]
+        self._cube_position = data.qpos[self._cube_qpos : self._cube_qpos + 3]
         self._cube_body, self._hand_body = model.body("cube").id, model.body("hand").id
         self._cube_mass, self._cube_inertia = (
             model.body_mass[self._cube_body],
@@ -154,19 +160,18 @@ class ArmCubeEnv(gym.Env[Observation, NDArray[np.float32]]):
         return Camera(view.position.copy(), view.rotation.copy(), view.fovy)
 
     def _read(self, images: NDArray[np.uint8]) -> Readings:
-        data, arm = self.data, self.arm
         return Readings(
-            joint_positions=data.qpos[arm.qpos].copy(),
-            joint_velocities=data.qvel[arm.dofs].copy(),
-            joint_commands=self._command.copy(),
-            joint_torques=data.actuator_force[arm.motors].copy(),
-            gripper_opening=float(data.qpos[arm.fingers].sum()),
-            grip_effort=-float(data.actuator_force[arm.grip_motor]),
+            joint_positions=self._joint_positions.copy(),
+            joint_velocities=self._joint_velocities.copy(),
+            joint_commands=self._command,  # these three are replaced each timestep, never written to
+            joint_torques=self._joint_torques.copy(),
+            gripper_opening=float(np.add.reduce(self._fingers)),
+            grip_effort=-self._grip_force.item(),
             wrist_force=self._wrist_force - self._tare,
-            tool_position=data.site_xpos[arm.tool].copy(),
+            tool_position=self._tool_position.copy(),
             wrist_camera=self._camera("wrist"),
-            action=self._action.copy(),
-            previous_action=self._previous_action.copy(),
+            action=self._action,
+            previous_action=self._previous_action,
             front_patch=self._finder.find(images[FRONT]),
             previous_front_patch=self._front_patch,
             wrist_patch=self._finder.find(images[WRIST]),
@@ -206,9 +211,9 @@ class ArmCubeEnv(gym.Env[Observation, NDArray[np.float32]]):
         # Most timesteps touch nothing: a hundred numbers' square roots would cost more than asking.
         peak = float(np.sqrt(np.square(self._forces).sum(-1).max())) if self._forces.any() else 0.0
         self._mujoco.mj_forward(model, data)  # so that poses, forces and pictures belong to the same instant
-        x, y, z = data.qpos[self._cube_qpos : self._cube_qpos + 3]
+        x, y, z = self._cube_position.tolist()
         fingers = sum(bool(found[0]) for found in self._fingers_on_cube)
-        return Truth((float(x), float(y), float(z)), fingers, peak)
+        return Truth((x, y, z), fingers, peak)
 
     def _disturb(self, perturbation: Perturbation, step: int) -> None:
         self.data.xfrc_applied.fill(0.0)
