@@ -57,6 +57,6 @@ def pid_of(job: dict[str, Any]) -> int | None:
 
 
 def progress_of(job: dict[str, Any]) -> float:
-    """The share of its steps that a job has done."""
+    """The share of its steps that a job has done; 0 while not all of its replicas have said how many there are."""
     progress = job["progress"]
-    return progress["step"] / progress["steps"] if progress else 0.0
+    return progress["step"] / progress["steps"] if progress and progress["steps"] else 0.0
