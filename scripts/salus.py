@@ -147,7 +147,7 @@ def _facts(seeds: Sequence[int]) -> str:
 
 
 def _stages(jobs: Sequence[Mapping[str, Any]]) -> str:
-    rows = [(job["name"], _minutes(job), _attempts(job), job["reason"]) for job in jobs]
+    rows = [(job["name"], _minutes(job), _attempts(job), results(job["name"])["reason"]) for job in jobs]
     return marked.table(("job", "minutes", "attempts", "what it says"), rows)
 
 
