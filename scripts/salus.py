@@ -93,14 +93,15 @@ def main() -> int:
     if code not in (0, 1) or len(jobs) < len(names):
         say(f"jobctl submit ended with {code}: typed again, this goes on")
         return code
-    blocks = [_facts(seeds), _stages(jobs)]
+    ends = {name: results(name) for name in names}
+    blocks = [_facts(seeds), _stages(jobs, ends)]
     for title, judged in (
         ("The test split", [document for _, document in trained]),
         ("500 episodes that nobody had looked at", again),
     ):
-        ends = [results(document["name"]) for document in judged]
-        found = {seed: end["figures"] for seed, end in zip(seeds, ends, strict=True)}
-        blocks += [f"### {title}", _figures(found), _beside(found), _alarms(ends)]
+        reports = [ends[document["name"]] for document in judged]
+        found = {seed: report["figures"] for seed, report in zip(seeds, reports, strict=True)}
+        blocks += [f"### {title}", _figures(found), _beside(found), _alarms(reports)]
     text = "\n\n".join(blocks)
     marked.replace(DOCS, BEGIN, END, text)
     print(text)
@@ -118,24 +119,28 @@ def _seeded(train: dict[str, Any], evaluate: dict[str, Any], seed: int, first: i
     if seed == first:
         return [train, evaluate]
     name = f"{train['name']}-seed{seed}"
-    gates = {**evaluate["gates"], "enforce": False}
     return [
         {**train, "name": name, "settings": {**train["settings"], "seed": seed}},
-        {**evaluate, "name": f"{evaluate['name']}-seed{seed}", "from": name, "gates": gates},
+        _not_enforced({**evaluate, "name": f"{evaluate['name']}-seed{seed}", "from": name}),
     ]
 
 
 def _fresh(collect: dict[str, Any]) -> dict[str, Any]:
     """The same collection with another seed. Its shares are told, not enforced: they are what they are."""
-    gates, settings = {**collect["gates"], "enforce": False}, {**collect["settings"], "seed": FRESH_SEED}
-    name = f"{collect['name']}-fresh"
-    return {**collect, "name": name, "data": f"{collect['data']}-fresh", "settings": settings, "gates": gates}
+    settings = {**collect["settings"], "seed": FRESH_SEED}
+    own = {"name": f"{collect['name']}-fresh", "data": f"{collect['data']}-fresh", "settings": settings}
+    return _not_enforced({**collect, **own})
 
 
 def _on_fresh(evaluate: dict[str, Any], data: str) -> dict[str, Any]:
     """The evaluation of the same weights, at thresholds of the same validation episodes, on all episodes of `data`."""
-    gates, settings = {**evaluate["gates"], "enforce": False}, {**evaluate["settings"], "testData": data}
-    return {**evaluate, "name": f"{evaluate['name']}-fresh", "settings": settings, "gates": gates}
+    settings = {**evaluate["settings"], "testData": data}
+    return _not_enforced({**evaluate, "name": f"{evaluate['name']}-fresh", "settings": settings})
+
+
+def _not_enforced(document: dict[str, Any]) -> dict[str, Any]:
+    """The same with gates that are told and end no job."""
+    return {**document, "gates": {**document["gates"], "enforce": False}}
 
 
 def _facts(seeds: Sequence[int]) -> str:
@@ -146,8 +151,8 @@ def _facts(seeds: Sequence[int]) -> str:
     )
 
 
-def _stages(jobs: Sequence[Mapping[str, Any]]) -> str:
-    rows = [(job["name"], _minutes(job), _attempts(job), results(job["name"])["reason"]) for job in jobs]
+def _stages(jobs: Sequence[Mapping[str, Any]], ends: Mapping[str, Mapping[str, Any]]) -> str:
+    rows = [(job["name"], _minutes(job), _attempts(job), ends[job["name"]]["reason"]) for job in jobs]
     return marked.table(("job", "minutes", "attempts", "what it says"), rows)
 
 

@@ -70,18 +70,17 @@ class ArmCubeEnv(gym.Env[Observation, NDArray[np.float32]]):
         self.action_space = box(-1.0, 1.0, (ACTION_SIZE,), np.float32)
 
     def _find_parts(self) -> None:
-        model = self.model
+        model, data, arm = self.model, self.data, self.arm
         self._pads = np.array([model.geom("left_pad").id, model.geom("right_pad").id])
         # These are views: they follow the simulation.
-        data, arm = self.data, self.arm
         self._joint_positions, self._fingers = data.qpos[arm.qpos], data.qpos[arm.fingers]
         self._joint_velocities, self._joint_torques = data.qvel[arm.dofs], data.actuator_force[arm.motors]
         self._grip_force, self._tool_position = data.actuator_force[arm.grip_motor, None], data.site_xpos[arm.tool]
         self._wrist_force = data.sensor("wrist_force").data
         wall, table = (model.sensor(name).adr[0] for name in ("arm_on_wall", "arm_on_table"))  # beside each other
-        self._arm_forces = self.data.sensordata[wall : table + 3].reshape(2, 3)
+        self._arm_forces = data.sensordata[wall : table + 3].reshape(2, 3)
         self._forces = np.empty((self.substeps, 2, 3))
-        self._fingers_on_cube = [self.data.sensor(name).data for name in ("left_on_cube", "right_on_cube")]
+        self._fingers_on_cube = [data.sensor(name).data for name in ("left_on_cube", "right_on_cube")]
         self._cube_qpos = model.joint("cube").qposadr[0]
         self._cube_position = data.qpos[self._cube_qpos : self._cube_qpos + 3]
         self._cube_body, self._hand_body = model.body("cube").id, model.body("hand").id

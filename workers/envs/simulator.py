@@ -19,7 +19,7 @@ from workers.errors import BadConfigError
 SCENE = Path(__file__).with_name("scene.xml")
 MAX_GEOMS = 1000  # of a scene, all that is drawn
 HIDDEN = ("mjRND_SHADOW", "mjRND_REFLECTION", "mjRND_SKYBOX")
-DRAWN_GROUP, OUTSIDE_GROUP = 0, 1  # of a model's shapes: within a camera's view, and outside it
+DRAWN_GROUP = 0  # of a model's shapes; those outside a camera's view are in group 1
 MARGIN_M = 0.001  # by which a shape must be outside, so that rounding decides nothing
 APT_PACKAGES = {"osmesa": "libosmesa6", "egl": "libegl1 and libgl1-mesa-dri", "glfw": "libglfw3"}
 
@@ -49,6 +49,12 @@ def load_mujoco() -> Any:
     return mujoco
 
 
+def leave_out_hidden(mujoco: Any, scene: Any) -> None:
+    """Have a scene drawn without shadows, reflections and sky."""
+    for flag in HIDDEN:
+        scene.flags[getattr(mujoco.mjtRndFlag, flag)] = 0
+
+
 class Cameras:
     """Draws what a model's cameras see, without shadows, reflections and sky: the bits that mujoco.Renderer draws.
 
@@ -67,8 +73,7 @@ class Cameras:
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
         _depth_alone(self._context.offFBO, pixels)
         self._scene = mujoco.MjvScene(model, maxgeom=MAX_GEOMS)
-        for flag in HIDDEN:
-            self._scene.flags[getattr(mujoco.mjtRndFlag, flag)] = 0
+        leave_out_hidden(mujoco, self._scene)
         self._option, self._all = mujoco.MjvOption(), mujoco.mjtCatBit.mjCAT_ALL.value
         self._option.geomgroup[:] = np.arange(len(self._option.geomgroup)) == DRAWN_GROUP
         self._cameras = [_fixed_camera(mujoco, model, name) for name in names]

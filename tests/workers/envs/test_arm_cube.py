@@ -8,7 +8,7 @@ from gymnasium.utils.env_checker import check_env
 
 from workers.envs.arm_cube import ArmCubeEnv
 from workers.envs.scripted import ScriptedEpisode
-from workers.envs.simulator import HIDDEN, load_mujoco
+from workers.envs.simulator import leave_out_hidden, load_mujoco
 from workers.episodes.schema import CAMERAS, IMAGE_PIXELS, SIGNALS
 
 
@@ -64,8 +64,7 @@ def test_the_pictures_are_those_of_mujocos_own_renderer_in_any_pose(env: Scripte
     low, high = arm_cube.arm.limits
     shapes_left_out = set()
     with mujoco.Renderer(arm_cube.model, IMAGE_PIXELS, IMAGE_PIXELS) as renderer:
-        for flag in HIDDEN:
-            renderer.scene.flags[getattr(mujoco.mjtRndFlag, flag)] = 0
+        leave_out_hidden(mujoco, renderer.scene)
         for joints in np.random.default_rng(6).uniform(low, high, (20, len(low))):
             arm_cube.data.qpos[arm_cube.arm.qpos] = joints
             mujoco.mj_forward(arm_cube.model, arm_cube.data)
@@ -75,6 +74,7 @@ def test_the_pictures_are_those_of_mujocos_own_renderer_in_any_pose(env: Scripte
                 renderer.update_scene(arm_cube.data, camera)
                 assert np.array_equal(image, renderer.render())
     assert len(shapes_left_out) > 1  # more or fewer, as the arm moves
+    assert np.array_equal(arm_cube.observe()["images"], images)  # another renderer was used meanwhile
 
 
 def test_the_three_cameras_show_different_pictures(skilled_episode: dict[str, np.ndarray]) -> None:
