@@ -49,7 +49,7 @@ def run(config: Config, runtime: Runtime) -> None:
     _require_unseen(judged, task)
     print(f"judging {judged.path.name} of {config.from_} on {len(task.episodes)} test episodes", flush=True)
 
-    parts = Parts(config, runtime, identity={"weights": _identity(judged), "data": task.checksum})
+    parts = Parts(config, runtime, identity={"weights": _identity(judged), "data": " ".join(task.checksums)})
     metrics = Metrics(runtime, config)
     metrics.serve()
     own = parts.read(runtime.index) or parts.publish(_judge(task, config, runtime, metrics))
@@ -133,7 +133,9 @@ def _facts(config: Config, judged: Restored, task: tasks.JudgingTask) -> dict[st
     return {
         "run": config.run,
         "spec hash": config.spec_hash,
-        "data": f"{' and '.join(datasets)}, ledger's SHA-256 {task.checksum[:16]}",
+        "data": "; ".join(
+            f"{name}, ledger's SHA-256 {checksum[:16]}" for name, checksum in zip(datasets, task.checksums, strict=True)
+        ),
         "weights": f"{config.from_}, step {identity['step']:,}, SHA-256 {identity['sha256'][:16]}",
         "training": _listed({name: value for name, value in judged.state["identity"].items() if name != "data"}),
         "evaluation": _listed(settings.model_dump(by_alias=True, exclude_none=True)),

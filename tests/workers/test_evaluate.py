@@ -256,6 +256,16 @@ def test_parts_of_another_dataset_are_not_taken_for_those_of_the_first(volume, o
     assert "index 0 judged other weights or data: judging its share again" in capfd.readouterr().out
 
 
+def test_nor_are_parts_of_the_same_two_datasets_the_other_way_round(volume, other_dataset, capfd, monkeypatch):
+    monkeypatch.setattr(evaluate, "_require_unseen", lambda *judged: None)  # the training saw one of the two
+    (volume / "datasets/other").symlink_to(other_dataset)
+    for index, (data, test) in enumerate((("tiny", "other"), ("other", "tiny"))):
+        settings = {**QUICK, "testData": f"datasets/{test}"}
+        evaluate.run(config(replicas=2, data=f"datasets/{data}", settings=settings), process(volume, index=index))
+
+    assert "index 0 judged other weights or data: judging its share again" in capfd.readouterr().out
+
+
 def test_a_test_that_shares_episodes_with_the_data_is_none(volume):
     (volume / "datasets/again").symlink_to(volume / "datasets/tiny")
     with pytest.raises(BadDataError, match=r"^36 of the 36 episodes of .*again have seeds .* another settings.seed$"):

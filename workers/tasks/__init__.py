@@ -59,7 +59,7 @@ class JudgingTask(Protocol):
 
     gates: Sequence[str]  # figures that a spec may set a bound for
     episodes: list[Entry]  # to be judged
-    checksum: str  # of the dataset, and of the one whose episodes are judged
+    checksums: Sequence[str]  # of the dataset, then of the one that is judged whole, if there is one
 
     def judge(self, entries: Sequence[Entry]) -> dict[str, torch.Tensor]:
         """The model's predictions of these episodes, by names that are each episode's own."""

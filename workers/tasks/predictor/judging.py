@@ -34,13 +34,13 @@ class Judging:
         device: torch.device,
     ) -> None:
         entries = ledger.read(dataset)
-        self.settings, self.checksum = settings, checksum(entries)
+        self.settings, self.checksums = settings, [checksum(entries)]
         self._dataset, self._test_dataset = dataset, test or dataset
         self.gates = tables.gates(settings)
         self._split = split(entries)
         if test is not None:
             self._split["test"] = _of_another(test, entries)
-            self.checksum = checksum([*entries, *self._split["test"]])
+            self.checksums.append(checksum(self._split["test"]))
         self.episodes = self._split["test"]
         for name in ("validation", "test"):
             if not self._split[name]:
