@@ -70,10 +70,13 @@ class TestCompletion:
         assert lines == ["in 0", "out", "in 1", "out", "in 2", "out"]
 
     def test_what_a_container_leaves_running_ends_with_it(self, cluster, manifest):
-        cluster.submit("orphan", manifest("setsid sleep 60 & sleep 0.1; exit 0"))
+        script = "setsid sh -c 'while sleep 0.01; do echo alive >> $SHARED/log; done' & sleep 0.5; exit 0"
+        cluster.submit("orphan", manifest(script, **ON_VOLUME))
         assert outcome(cluster.end("orphan"))["condition"] == "Complete"
-        pids = cluster.alive()
-        assert len(pids) <= 1  # the supervisor may be about to leave
+        said = (cluster.volume("shared") / "log").read_text()
+        assert said
+        time.sleep(0.2)
+        assert (cluster.volume("shared") / "log").read_text() == said
 
     def test_a_program_that_cannot_be_started_is_a_failure_that_says_so(self, cluster, manifest):
         job = manifest("", backoffLimitPerIndex=0, container={"command": ["/no/such/program"]})
