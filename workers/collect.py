@@ -11,26 +11,19 @@ import dataclasses
 import os
 import shutil
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from workers import results, storage
+from workers import envs, results, rollouts, simulators, storage
 from workers.config import Config
 from workers.envs.settings import CollectSettings
 from workers.episodes import check, ledger, plots, reader
-from workers.episodes.recorder import Recorder
 from workers.episodes.schema import TIMESTEP_IMAGE_BYTES
-from workers.episodes.writer import Episode, recover
+from workers.episodes.writer import recover
 from workers.errors import BadConfigError, GateMissedError, InterruptedRun
 from workers.metrics import Metrics
 from workers.runtime import Runtime, data_directory, owned_range, run_directory
-
-if TYPE_CHECKING:
-    import numpy as np
-    from gymnasium.vector import VectorEnv
 
 
 def run(config: Config, runtime: Runtime) -> None:
@@ -85,7 +78,7 @@ class Progress:
             self._waits = why
         self.runtime.progress(waiting=why)
 
-    def episode(self, episode: Episode, entry: ledger.Entry, size_bytes: int, seconds: float) -> None:
+    def episode(self, entry: ledger.Entry, size_bytes: int, seconds: float) -> None:
         self.recorded += 1
         self.outcomes[entry.outcome] += 1
         self.timesteps += entry.steps
@@ -149,102 +142,19 @@ def _record(
     runtime: Runtime,
     progress: Progress,
 ) -> None:
-    from workers.envs.vector import EnvironmentDiedError, make_vector
-
     count = min(settings.envs_on(config.device, len(os.sched_getaffinity(0))), len(missing))
     say(f"starting {count} simulator{'s' if count > 1 else ''}")
-    started: dict[int, float] = {}
-
-    def on_recorded(episode: Episode, entry: ledger.Entry) -> None:
-        newest = ledger.published(dataset, entry.episode)[0]
-        size_bytes = sum(path.stat().st_size for path in newest.rglob("*") if path.is_file())
-        progress.episode(episode, entry, size_bytes, time.monotonic() - started.pop(entry.episode))
-
+    plan = rollouts.Plan(dataset, runtime.fence, settings, envs.maker(settings))
     stopped = runtime.stop.is_set
-    recorder = Recorder(dataset, runtime.fence, on_recorded=on_recorded, on_wait=progress.wait, should_stop=stopped)
-    with recorder, closing(make_vector(count, settings)) as envs:
-        try:
-            for episode in rollouts(envs, missing, settings, stopped, progress.beat, started):
-                recorder.put(episode)
-        except EnvironmentDiedError:
-            if not stopped():
-                raise
+    if count == 1:
+        rollouts.record(plan, missing, stopped, progress)
+    else:
+        simulators.record_side_by_side(count, plan, missing, stopped, progress)
     if stopped():
         progress.beat()
         raise InterruptedRun(
             f"interrupted with {progress.recorded} of {progress.total} episodes recorded; the others follow on resume"
         )
-
-
-@dataclasses.dataclass
-class Flight:
-    """An episode that runs in one environment, of at most `room` timesteps."""
-
-    number: int
-    seed: int
-    perturbed: bool
-    room: int
-    steps: int = 0
-    columns: list[np.ndarray] = dataclasses.field(default_factory=list)
-
-    def add(self, timestep: Sequence[np.ndarray]) -> None:
-        """Copies one timestep (action, state, images, signals) to where it stays: memory is taken as it is filled."""
-        import numpy as np
-
-        if not self.columns:
-            self.columns = [np.empty((self.room, *values.shape), values.dtype) for values in timestep]
-        for column, values in zip(self.columns, timestep, strict=True):
-            column[self.steps] = values
-        self.steps += 1
-
-    def land(self, outcome: str) -> Episode:
-        actions, states, images, signals = (column[: self.steps] for column in self.columns)
-        return Episode(self.number, self.seed, outcome, self.perturbed, actions, states, images, signals)
-
-
-def rollouts(
-    envs: VectorEnv,
-    numbers: Sequence[int],
-    settings: CollectSettings,
-    should_stop: Callable[[], bool],
-    beat: Callable[[], None],
-    started: dict[int, float],
-) -> Iterator[Episode]:
-    """Finished episodes as they end; each environment takes the next number when it is free, until none is left.
-
-    Timestep t of an episode is the observation, and the action that the policy answered it with. `envs` must not reset
-    themselves, and there are no more of them than numbers. `started`: number -> time.monotonic(), filled in here.
-    """
-    import numpy as np
-
-    waiting = deque(numbers)
-    flights: list[Flight | None] = [None] * envs.num_envs
-    while not should_stop():
-        free = [slot for slot, flight in enumerate(flights) if flight is None][: len(waiting)]
-        if free:
-            next_numbers = {slot: waiting.popleft() for slot in free}
-            seeds: Any = [
-                settings.seed_of(next_numbers[slot]) if slot in next_numbers else None for slot in range(envs.num_envs)
-            ]
-            mask = np.array([slot in next_numbers for slot in range(envs.num_envs)])
-            observation, infos = envs.reset(seed=seeds, options={"reset_mask": mask})
-            for slot, number in next_numbers.items():
-                perturbed = bool(infos["perturbed"][slot])
-                flights[slot] = Flight(number, settings.seed_of(number), perturbed, settings.max_steps)
-                started[number] = time.monotonic()
-        if not any(flights):
-            return
-        actions = observation["policy_action"].copy()  # the observation's memory is shared with the environments
-        columns = (actions, observation["state"], observation["images"], observation["signals"])
-        for slot, flight in enumerate(flights):
-            if flight is not None:
-                flight.add([column[slot] for column in columns])
-        observation, _, terminated, truncated, infos = envs.step(actions)
-        beat()
-        for slot, flight in enumerate(flights):
-            if flight is not None and (terminated[slot] or truncated[slot]):
-                flights[slot] = None
-                yield flight.land(str(infos["outcome"][slot]))
 
 
 def _finish(dataset: Path, settings: CollectSettings, config: Config, runtime: Runtime, progress: Progress) -> None:

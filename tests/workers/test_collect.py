@@ -21,9 +21,7 @@ from workers.runtime import Runtime, owned_range
 
 HELPER = Path(__file__).parent / "episodes" / "fake_collect.py"
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(
-    ["workers.collect", "workers.loop", "workers.envs.vector", "gymnasium.vector", "zarr", "matplotlib.figure"]
-)
+FORKS.set_forkserver_preload(["workers.collect", "workers.loop", "gymnasium", "zarr", "matplotlib.figure"])
 EPISODES = 8
 
 
@@ -74,7 +72,7 @@ class Collection:
 
 
 def config_of(replicas: int = 1, episodes: int = EPISODES, spec_hash: str = "hash", settings=(), **more) -> dict:
-    settings = {"episodes": episodes, "envs": 2, "maxSteps": 20, **dict(settings)}
+    settings = {"episodes": episodes, "envs": 1, "maxSteps": 20, **dict(settings)}
     base = {"version": "0.1.0", "run": "run", "kind": "collect", "task": "predictor", "specHash": spec_hash}
     return base | {"replicas": replicas, "settings": settings} | more
 
@@ -88,7 +86,7 @@ def collection(tmp_path):
 def undisturbed(tmp_path_factory) -> Collection:
     """What one replica with one simulator records when nothing happens."""
     collection = Collection(tmp_path_factory.mktemp("undisturbed"))
-    assert collection.run(settings={"envs": 1}) == 0
+    assert collection.run() == 0
     return collection
 
 

@@ -18,10 +18,10 @@ ctypes.CDLL.__init__ = refuse
 """
 ASK = """
 from workers.errors import BadConfigError
-from workers.envs.vector import make_vector
+from workers.envs import maker
 from workers.envs.settings import CollectSettings
 try:
-    make_vector(1, CollectSettings())
+    maker(CollectSettings())()
 except BadConfigError as error:
     print(error)
 """

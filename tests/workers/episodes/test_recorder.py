@@ -4,6 +4,7 @@ import errno
 import os
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -21,7 +22,7 @@ class Watch:
         return Recorder(
             dataset,
             1,
-            on_recorded=lambda episode, entry: self.recorded.append(entry),
+            on_recorded=self.recorded.append,
             on_wait=self.waits.append,
             should_stop=self.stop.is_set,
             **more,
@@ -57,13 +58,11 @@ def test_episodes_are_recorded_in_the_order_of_hand_over(tmp_path, episode, watc
     assert ledger.recorded(tmp_path) == sorted(watch.recorded)
 
 
-def test_the_queue_is_bounded(tmp_path, episode, watch, monkeypatch):
+def test_no_more_episodes_are_in_memory_than_there_is_room(tmp_path, episode, watch, monkeypatch):
     gate, real = threading.Event(), recorder.write_episode
     monkeypatch.setattr(recorder, "write_episode", lambda *arguments: gate.wait(30) and real(*arguments))
-    with watch.recorder(tmp_path, room=1) as recording:
+    with watch.recorder(tmp_path, room=2) as recording:
         recording.put(episode(0))
-        while recording._queue.qsize():
-            time.sleep(0.01)
         recording.put(episode(1))
         handing_over = threading.Thread(target=recording.put, args=(episode(2),))
         handing_over.start()
@@ -72,6 +71,16 @@ def test_the_queue_is_bounded(tmp_path, episode, watch, monkeypatch):
         gate.set()
         handing_over.join(30)
     assert len(watch.recorded) == 3
+
+
+def test_an_episode_that_is_recorded_is_kept_no_longer(tmp_path, episode, watch):
+    with watch.recorder(tmp_path) as recording:
+        one = episode(0)
+        kept = weakref.ref(one.images)
+        recording.put(one)
+        del one
+        recording.put(episode(1))
+        assert kept() is None
 
 
 def test_a_full_disk_is_waited_for_and_nothing_is_lost(tmp_path, episode, watch, monkeypatch):
