@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,12 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, ZstdCodec
 
-from workers.collect import rollouts
-from workers.envs import make_vector
+from workers.envs import maker
 from workers.envs.settings import CollectSettings
 from workers.episodes import ledger, reader
 from workers.episodes.schema import ARRAYS, CAMERAS, IMAGE_SHAPE
 from workers.episodes.writer import write_episode
+from workers.rollouts import Timesteps, rollout
 
 WINDOW, WINDOWS = 8, 10
 IMAGES = next(array for array in ARRAYS if array.name == "images")
@@ -111,8 +112,12 @@ def figures_of(layout: Layout, images: np.ndarray) -> dict[str, float]:
 
 def simulate(dataset: Path) -> None:
     settings = CollectSettings(episodes=2)
-    for episode in rollouts(make_vector(1, settings), range(2), settings, lambda: False, lambda: None, {}):
-        write_episode(dataset, episode, 1)
+    timesteps = Timesteps(settings.max_steps)
+    with closing(maker(settings)()) as env:
+        for number in range(settings.episodes):
+            episode = rollout(env, number, settings, timesteps, lambda: False, lambda: None)
+            assert episode is not None
+            write_episode(dataset, episode, 1)
 
 
 def ratio(ours: Sequence[float], other: Sequence[float], name: str) -> str:

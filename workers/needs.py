@@ -6,8 +6,8 @@ batch), `hostMemoryMiB` (of the profile: what a process takes on the host for us
 
 Memory was measured by `python scripts/needs.py` (torch 2.13 on CPUs, 36 episodes of at most 200 timesteps; MiB):
 
-    collect  two simulators, short episodes   385    six simulators, short episodes   724
-             four simulators                  992    four, twice as long episodes     972
+    collect  two simulators, short episodes   354    six simulators, short episodes   785
+             four simulators                 1181    four, twice as long episodes     965
     train    defaults, one process            389    two processes in one pod         626
              large model, 3,516 samples       525
     eval     defaults                         472
@@ -25,8 +25,8 @@ from workers.tasks.predictor.settings import EvalSettings, TrainSettings
 MIB = 2**20
 HEADROOM = 1.5
 DATASET_MIB = 250  # a million timesteps, 5,000 long episodes: signals twice, labels, rows (tasks/predictor/data.py)
-OTHER_EPISODES = 5  # landing as a copy, two in the recorder's queue, one that is written and its compressed chunks
-SHM_MIB = 128  # simulators hand over observations there: 0.45 MiB each, and at most 256 of them
+EPISODES = 2  # of a simulator: one that runs, one that is written
+SHM_MIB = 128  # for what libraries put there; nothing was seen
 TMP_MIB = 1024  # 12 KiB were seen
 
 
@@ -37,11 +37,10 @@ def needs(sample_bytes: int) -> dict[str, Any]:
     return {
         "collect": _need(
             {"envs": simulators.envs_on("cuda", 1), "maxSteps": simulators.max_steps},
-            _term(cpus=0.5, memory_mib=215 * HEADROOM),
-            _term("envs", cpus=1, memory_mib=85 * HEADROOM),
+            _term(memory_mib=110 * HEADROOM),
+            _term("envs", cpus=1.1, memory_mib=95 * HEADROOM),  # a tenth for compression
             # All simulators at the end of their longest episode: no headroom, this is the most there can be.
-            _term("envs", "maxSteps", memory_mib=timestep_mib),
-            _term("maxSteps", memory_mib=OTHER_EPISODES * timestep_mib),
+            _term("envs", "maxSteps", memory_mib=EPISODES * timestep_mib),
         ),
         "train": _need(
             {"batch": train.batch, "threads": 1},

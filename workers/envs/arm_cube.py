@@ -57,7 +57,7 @@ class ArmCubeEnv(gym.Env[Observation, NDArray[np.float32]]):
         self.model = self._mujoco.MjModel.from_xml_path(str(SCENE))
         self.data = self._mujoco.MjData(self.model)
         self.arm = Arm(self._mujoco, self.model)
-        self._cameras = Cameras(self._mujoco, self.model, CAMERAS, IMAGE_PIXELS)
+        self._cameras = Cameras(self._mujoco, self.model, self.data, CAMERAS, IMAGE_PIXELS)
         self._finder = CubeFinder(IMAGE_PIXELS, IMAGE_PIXELS)
         self.substeps = round(1 / RATE_HZ / self.model.opt.timestep)
         self._find_parts()
@@ -76,6 +76,7 @@ class ArmCubeEnv(gym.Env[Observation, NDArray[np.float32]]):
         self._joint_positions, self._fingers = data.qpos[arm.qpos], data.qpos[arm.fingers]
         self._joint_velocities, self._joint_torques = data.qvel[arm.dofs], data.actuator_force[arm.motors]
         self._grip_force, self._tool_position = data.actuator_force[arm.grip_motor, None], data.site_xpos[arm.tool]
+        self._motor_commands, self._grip_command = data.ctrl[arm.motors], data.ctrl[arm.grip_motor, None]
         self._wrist_force = data.sensor("wrist_force").data
         wall, table = (model.sensor(name).adr[0] for name in ("arm_on_wall", "arm_on_table"))  # beside each other
         self._arm_forces = data.sensordata[wall : table + 3].reshape(2, 3)
@@ -127,7 +128,7 @@ class ArmCubeEnv(gym.Env[Observation, NDArray[np.float32]]):
 
     def render(self) -> NDArray[np.uint8]:
         """The three cameras beside each other (224, 672, 3)."""
-        return np.concatenate(list(self._cameras.draw(self.data)), axis=1)
+        return np.concatenate(list(self._cameras.draw()), axis=1)
 
     def close(self) -> None:
         self._cameras.close()
@@ -141,7 +142,7 @@ class ArmCubeEnv(gym.Env[Observation, NDArray[np.float32]]):
 
     def observe(self) -> Observation:
         """What the sensors show now. Calling it again changes nothing and gives the same bits."""
-        images = self._cameras.draw(self.data)
+        images = self._cameras.draw()
         self.readings = self._read(images)
         self.disagreement = self.ensemble.disagreement(features(self.readings))
         return {
@@ -190,8 +191,8 @@ class ArmCubeEnv(gym.Env[Observation, NDArray[np.float32]]):
         cube = [rng.uniform(*CUBE_X_M), rng.uniform(*CUBE_Y_M), 0.02, np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)]
         data.qpos[self._cube_qpos : self._cube_qpos + 7] = cube
         self._command = self.arm.place(data, START_M + rng.uniform(-0.02, 0.02, 3))
-        data.ctrl[self.arm.motors] = self._command
-        data.ctrl[self.arm.grip_motor] = FINGER_TRAVEL_M
+        self._motor_commands[:] = self._command
+        self._grip_command[:] = FINGER_TRAVEL_M
         self._mujoco.mj_forward(model, data)
         self._tare = self._wrist_force.copy()
 
@@ -199,8 +200,8 @@ class ArmCubeEnv(gym.Env[Observation, NDArray[np.float32]]):
         model, data, arm = self.model, self.data, self.arm
         velocity = self._action[:3] * MAX_TOOL_SPEED
         self._command = arm.next_command(data, self._command, velocity, 1 / RATE_HZ)
-        data.ctrl[arm.motors] = self._command
-        data.ctrl[arm.grip_motor] = (self._action[3] + 1) / 2 * FINGER_TRAVEL_M
+        self._motor_commands[:] = self._command
+        self._grip_command[:] = (self._action[3] + 1) / 2 * FINGER_TRAVEL_M
         if self.perturbation is not None:
             self._disturb(self.perturbation, self._judge.steps)
         mj_step, arm_forces = self._mujoco.mj_step, self._arm_forces

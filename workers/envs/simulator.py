@@ -58,16 +58,16 @@ def leave_out_hidden(mujoco: Any, scene: Any) -> None:
 
 
 class Cameras:
-    """Draws what a model's cameras see, without shadows, reflections and sky: the bits that mujoco.Renderer draws.
+    """Draws what a model's cameras see of its data, without shadows, reflections and sky: mujoco.Renderer's bits.
 
-    Shapes outside a camera's view are left out, no picture is copied to turn it over (OpenGL's begin below), and pixels
-    are read as the renderer holds them. Which shapes those are stands in the model's `geom_group`, that belongs to this
-    class; the scene must ask for no more than one sample a pixel.
+    Shapes outside a camera's view are left out; which those are stands in the model's `geom_group`, that belongs to
+    this class. No picture is copied to turn it over (OpenGL's begin below), and pixels are read as the renderer holds
+    them: the scene must ask for no more than one sample a pixel.
     """
 
-    def __init__(self, mujoco: Any, model: Any, names: Sequence[str], pixels: int) -> None:
+    def __init__(self, mujoco: Any, model: Any, data: Any, names: Sequence[str], pixels: int) -> None:
         """Square pictures of `pixels`. Raises BadConfigError where none can be drawn."""
-        self._mujoco, self._model = mujoco, model
+        self._mujoco, self._model, self._data = mujoco, model, data
         try:
             self._gl = _Current(mujoco.GLContext(pixels, pixels))
             self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150.value)
@@ -80,21 +80,21 @@ class Cameras:
         self._option, self._all = mujoco.MjvOption(), mujoco.mjtCatBit.mjCAT_ALL.value
         self._option.geomgroup[:] = np.arange(len(self._option.geomgroup)) == DRAWN_GROUP
         self._cameras = [_fixed_camera(mujoco, model, name) for name in names]
-        self._views = _Views(model)
+        self._views = _Views(model, data)
         self._groups = model.geom_group  # a view
         self._rect = mujoco.MjrRect(0, 0, pixels, pixels)
         self._pixels = _Pixels(pixels)
 
-    def draw(self, data: Any) -> NDArray[np.uint8]:
+    def draw(self) -> NDArray[np.uint8]:
         """New pictures (cameras, pixels, pixels, 3), in the order of the names: a view whose rows run backwards."""
-        mujoco = self._mujoco
+        mujoco, model, data = self._mujoco, self._model, self._data
         height, width, count = self._rect.height, self._rect.width, len(self._cameras)
         memory = np.empty(count * height * width * 3 + 1, np.uint8)  # one more: see _Pixels
         self._gl.ensure()
-        outside = self._views.outside(data)
+        outside = self._views.outside()
         for number, camera in enumerate(self._cameras):
             self._groups[:] = outside[camera.fixedcamid]  # False and True are the two groups' numbers
-            mujoco.mjv_updateScene(self._model, data, self._option, None, camera, self._all, self._scene)
+            mujoco.mjv_updateScene(model, data, self._option, None, camera, self._all, self._scene)
             mujoco.mjr_render(self._rect, self._scene, self._context)
             self._pixels.read(memory, number * height * width * 3)
         return memory[:-1].reshape(count, height, width, 3)[:, ::-1]
@@ -159,21 +159,27 @@ def _depth_alone(framebuffer: int, pixels: int) -> None:
 class _Views:
     """What square pictures of a model's cameras can show: all that isn't wholly beyond a side of the view's pyramid."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, data: Any) -> None:
         half = np.radians(model.cam_fovy) / 2
         cos, sin, zero, one = np.cos(half), np.sin(half), np.zeros_like(half), np.ones_like(half)
         # Normals that point out of the view (cameras, sides, 3), in camera axes: right, up, and backward.
         sides = [(cos, zero, sin), (-cos, zero, sin), (zero, cos, sin), (zero, -cos, sin), (zero, zero, one)]
-        self._sides = np.array(sides).transpose(2, 0, 1)
+        self._sides = np.ascontiguousarray(np.array(sides).transpose(2, 0, 1))
+        # These are views: they follow the simulation.
+        self._axes = data.cam_xmat.reshape(-1, 3, 3).transpose(0, 2, 1)
+        self._eyes, self._centres = data.cam_xpos[:, None], data.geom_xpos
         # Planes and whatever else has no end have no radius: they are never outside.
         self._reach = np.where(model.geom_rbound > 0, model.geom_rbound + MARGIN_M, np.inf)
+        self._normals = np.empty_like(self._sides)
+        self._from_eye = np.empty((model.ncam, model.ngeom, 3))
+        self._distances = np.empty((model.ncam, len(sides), model.ngeom))
 
-    def outside(self, data: Any) -> NDArray[np.bool_]:
+    def outside(self) -> NDArray[np.bool_]:
         """Which shapes each camera cannot see (cameras, shapes): their bounding spheres are beyond a side."""
-        normals = self._sides @ data.cam_xmat.reshape(-1, 3, 3).transpose(0, 2, 1)
-        from_eye = data.geom_xpos - data.cam_xpos[:, None]
-        distances = normals @ from_eye.transpose(0, 2, 1)  # (cameras, sides, shapes) m
-        return np.maximum.reduce(distances, axis=1) > self._reach
+        np.matmul(self._sides, self._axes, out=self._normals)
+        np.subtract(self._centres, self._eyes, out=self._from_eye)
+        np.matmul(self._normals, self._from_eye.transpose(0, 2, 1), out=self._distances)  # m
+        return np.maximum.reduce(self._distances, axis=1) > self._reach
 
 
 def _fixed_camera(mujoco: Any, model: Any, name: str) -> Any:
