@@ -77,6 +77,11 @@ def config_of(replicas: int = 1, episodes: int = EPISODES, spec_hash: str = "has
     return base | {"replicas": replicas, "settings": settings} | more
 
 
+def until_an_episode_is_said(collection):
+    while not any(line.startswith("episode ") for line in (collection.said() if collection.log.exists() else [])):
+        time.sleep(0.01)
+
+
 @pytest.fixture
 def collection(tmp_path):
     return Collection(tmp_path / "volume")
@@ -167,6 +172,21 @@ def test_sigkill_at_random_instants_records_each_episode_exactly_once(tmp_path, 
     assert len(list(collection.dataset.glob("episodes/0*"))) == EPISODES, "no episode was written twice"
 
 
+def test_sigkill_while_two_simulators_record_leaves_the_same_dataset(tmp_path, undisturbed):
+    collection = Collection(tmp_path / "volume", step_seconds=0.1)
+    instants = random.Random(5)
+    for _ in range(2):
+        process = collection.start(settings={"envs": 2})
+        until_an_episode_is_said(collection)
+        time.sleep(instants.uniform(0.0, 0.3))
+        process.kill()
+        process.join()
+    assert len(collection.entries()) >= 2
+    assert collection.run(settings={"envs": 2}) == 0
+    assert collection.merged() == undisturbed.merged()
+    assert len(list(collection.dataset.glob("episodes/0*"))) == EPISODES, "no episode was written twice"
+
+
 def test_index_2_of_4_killed_in_an_episode_leaves_the_same_ledger(tmp_path, undisturbed):
     collection = Collection(tmp_path / "volume", step_seconds=0.05)
     others = [collection.start(index=index, replicas=4) for index in (0, 1, 3)]
@@ -188,11 +208,11 @@ def test_index_2_of_4_killed_in_an_episode_leaves_the_same_ledger(tmp_path, undi
     assert results.read_result(collection.run_dir, "run")["exitCode"] == 0
 
 
-def test_sigterm_drops_what_is_in_flight_and_a_restart_records_exactly_the_missing(tmp_path, undisturbed):
+@pytest.mark.parametrize("envs", [1, 2])
+def test_sigterm_drops_what_is_in_flight_and_a_restart_records_exactly_the_missing(tmp_path, undisturbed, envs):
     collection = Collection(tmp_path / "volume", step_seconds=0.05)
-    process = collection.start()
-    while not any(line.startswith("episode ") for line in (collection.said() if collection.log.exists() else [])):
-        time.sleep(0.01)
+    process = collection.start(settings={"envs": envs})
+    until_an_episode_is_said(collection)
     signalled = time.monotonic()
     process.terminate()
     process.join(20)
