@@ -82,6 +82,11 @@ class LoopProcess:
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
+    def dump_stacks(self) -> None:
+        """Have the loop and what it started print their stacks. Who doesn't know SIGUSR1 ends: kill it next."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGUSR1)
+
     def kill(self) -> None:
         """End the loop and what it started; no harm if it has ended."""
         with contextlib.suppress(ProcessLookupError):

@@ -158,6 +158,12 @@ def lease_directory(volume: Path, kind: str, run: str, data: str | None, index: 
     return root / "lease" / str(index)
 
 
+def killed_by(number: int) -> str:
+    """What a signal did to a process, in words."""
+    hint = ": probably out of memory" if number == signal.SIGKILL else ""
+    return f"killed by {signal.Signals(number).name}{hint}"
+
+
 def die_with_parent(parent: int) -> None:
     """Have the kernel kill this process when process `parent`, which started it, dies; at once if it is gone."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

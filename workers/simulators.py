@@ -7,6 +7,7 @@ SIGTERM and SIGINT to this one, which ends it when what has ended is recorded, a
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import multiprocessing
 import os
 import pickle
@@ -25,7 +26,7 @@ from typing import Any
 from workers.episodes import ledger
 from workers.errors import WorkerError
 from workers.rollouts import Plan, Report, record
-from workers.runtime import SUMMARY_INTERVAL_SECONDS, die_with_parent
+from workers.runtime import SUMMARY_INTERVAL_SECONDS, die_with_parent, killed_by
 
 SPAWN = multiprocessing.get_context("spawn")  # a fork would take the threads' locks with it
 POLL_SECONDS = 0.2
@@ -76,7 +77,9 @@ class _Simulator:
 
     def died(self) -> SimulatorDiedError:
         self.process.join(LEAVE_SECONDS)  # its files are closed a moment before its exit code can be read
-        return SimulatorDiedError(f"The process of simulator {self.place} died (exit code {self.process.exitcode}).")
+        code = self.process.exitcode
+        how = f"was {killed_by(-code)}" if code is not None and code < 0 else f"ended with code {code}"
+        return SimulatorDiedError(f"simulator {self.place} {how}")
 
 
 class _Desk:
@@ -153,6 +156,7 @@ class _Desk:
 def _simulate(link: Connection, parent: int, plan: Plan) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    faulthandler.register(signal.SIGUSR1, all_threads=True)  # the supervisor asks, where nothing goes on
     die_with_parent(parent)
     desk = _Link(link)
     try:

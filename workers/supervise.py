@@ -23,6 +23,7 @@ from workers.processes import TERMINATED, TICK_SECONDS, LoopProcess, Told, Watch
 from workers.runtime import (
     Runtime,
     data_directory,
+    killed_by,
     lease_directory,
     owned_range,
     run_directory,
@@ -306,7 +307,7 @@ class Supervisor:
     def _dump_stacks(self, loops: Sequence[LoopProcess], watchdog: Watchdog) -> Ending:
         self.log.say(f"no progress for {watchdog.still:.0f} s: the stacks of all threads follow")
         for loop in loops:
-            loop.send(signal.SIGUSR1)
+            loop.dump_stacks()
         sleep(1.0, self.told)
         return Ending(InterruptedRun.code, f"no progress for {watchdog.seconds:.0f} s: stacks are in the log")
 
@@ -315,9 +316,7 @@ class Supervisor:
         code = next((code for code in codes if code), 0)
         outside = self.told.is_set()
         if code < 0:
-            name = signal.Signals(-code).name
-            hint = ": probably out of memory" if -code == signal.SIGKILL else ""
-            return Ending(128 - code, f"the loop was killed by {name}{hint}", outside)
+            return Ending(128 - code, f"the loop was {killed_by(-code)}", outside)
         if code:
             return Ending(code, str(self.summary.get("reason") or f"the loop ended with code {code}"), outside)
         finished = self._finished()

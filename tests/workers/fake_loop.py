@@ -54,6 +54,15 @@ def stubborn() -> None:
         time.sleep(0.05)
 
 
+HELPER = """
+import faulthandler, signal, time
+faulthandler.register(signal.SIGUSR1)
+def stand_still():
+    time.sleep(600)
+stand_still()
+"""
+
+
 def await_file(name: str) -> None:
     """As loops wait for each other: alive all the while."""
     while not (runtime.volume / name).exists():
@@ -66,6 +75,7 @@ WORDS = {
     "beat": lambda step: runtime.flush_progress(step=int(step)),
     "hang": lambda: time.sleep(600),
     "stubborn": stubborn,
+    "helper": lambda: subprocess.Popen([sys.executable, "-c", HELPER]),
     "finish": finish,
     "exit": lambda code: sys.exit(int(code)),
     "kill": lambda name: os.kill(os.getpid(), getattr(signal, name)),

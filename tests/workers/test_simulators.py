@@ -1,6 +1,7 @@
 """Simulators side by side: each episode once, no failure unheard, and no process that outlives its parent."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -93,19 +94,24 @@ def test_a_stop_drops_what_is_in_flight_and_records_what_has_ended(tmp_path, fak
 
 
 def test_sigterm_and_sigint_are_left_to_the_collecting_process(tmp_path, fake):
-    def signal_all():
-        for pid in simulators():
-            os.kill(pid, signal.SIGTERM)
-            os.kill(pid, signal.SIGINT)
+    signalled = []
 
-    report = collect(tmp_path, partial(fake.FakeEnv, 0.0), Report(then=signal_all))
+    class Signalling(Report):
+        def beat(self):  # both simulate
+            for pid in simulators():
+                signalled.append(pid)
+                os.kill(pid, signal.SIGTERM)
+                os.kill(pid, signal.SIGINT)
+
+    report = collect(tmp_path, partial(fake.FakeEnv, 0.05), Signalling())
     assert sorted(report.episodes) == list(range(EPISODES))
+    assert len(set(signalled)) == 2
 
 
 def test_a_simulator_that_dies_is_one_sentence_and_what_the_other_has_is_recorded(tmp_path, fake):
     make = partial(fake.Troubled, {SETTINGS.seed_of(4): fake.die})
     report = Report()
-    with pytest.raises(SimulatorDiedError, match=r"^The process of simulator [01] died \(exit code -9\)\.$"):
+    with pytest.raises(SimulatorDiedError, match=r"^simulator [01] was killed by SIGKILL: probably out of memory$"):
         collect(tmp_path, make, report)
     assert recorded(tmp_path) >= set(report.episodes) > set()
     assert 4 not in report.episodes
@@ -141,6 +147,16 @@ def test_one_that_stands_still_is_not_covered_by_the_other(tmp_path, fake):
     collect(tmp_path, partial(fake.Troubled, {SETTINGS.seed_of(0): fake.stand_still}, 0.2), report, stop)
     assert 0 not in report.episodes
     assert len(report.beats) <= 1
+
+
+def test_a_simulator_prints_its_stacks_when_the_supervisor_asks(tmp_path, fake, capfd):
+    class Asking(Report):
+        def beat(self):  # both simulate
+            for pid in simulators():
+                os.kill(pid, signal.SIGUSR1)
+
+    collect(tmp_path, partial(fake.FakeEnv, 0.05), Asking())
+    assert re.search(r"rollouts.py.*line \d+ in rollout", capfd.readouterr().err)
 
 
 def test_a_full_disk_is_told_and_waited_for(tmp_path, fake):

@@ -252,10 +252,11 @@ def test_a_holder_that_lost_its_lease_ends_its_loop(pod):
 
 
 def test_no_progress_leaves_the_stacks_in_the_log_and_75(pod):
-    code, output = pod("beat 1", "hang", JOBCTL_WATCHDOG_SECONDS="1").run()
+    code, output = pod("helper", "beat 1", "hang", JOBCTL_WATCHDOG_SECONDS="1").run()
     assert code == 75
     assert "no progress for 1 s" in output
     assert re.search(r"fake_loop.py.*line \d+ in <lambda>", output)
+    assert re.search(r"line \d+ in stand_still", output), "those of the loop's own processes, too"
 
 
 def test_a_loop_that_beats_is_left_alone(pod):
