@@ -15,8 +15,7 @@ from workers.envs.policy import ScriptedPolicy, draw_style
 class ScriptedEpisode(gym.Wrapper[Observation, NDArray[np.float32], Observation, NDArray[np.float32]]):
     """Adds `policy_action` (4,) f32 to each observation: pass it to `step` to let the scripted policy drive.
 
-    The policy runs here, beside the simulator, so it costs nothing in the collecting process. Its skill (0 to 1) is
-    drawn from the episode's seed and told in `info` of `reset`.
+    The policy's skill (0 to 1) is drawn from the episode's seed and told in `info` of `reset`.
     """
 
     def __init__(self, env: ArmCubeEnv, min_skill: float = 0.0) -> None:
