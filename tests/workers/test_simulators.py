@@ -23,15 +23,6 @@ SETTINGS = CollectSettings(max_steps=20)
 EPISODES = 6
 
 
-@pytest.fixture
-def fake(monkeypatch):
-    """The module of fake environments, which the simulators' processes find too."""
-    monkeypatch.syspath_prepend(HELPERS)
-    import fake_environment
-
-    return fake_environment
-
-
 class Report:
     """What was told; `then` is called at each episode."""
 
@@ -150,12 +141,17 @@ def test_one_that_stands_still_is_not_covered_by_the_other(tmp_path, fake):
 
 
 def test_a_simulator_prints_its_stacks_when_the_supervisor_asks(tmp_path, fake, capfd):
-    class Asking(Report):
-        def beat(self):  # both simulate
-            for pid in simulators():
-                os.kill(pid, signal.SIGUSR1)
+    class Asking(threading.Event):
+        """Asked for by the desk all the while: asks, as the supervisor does, where nothing goes on, and stops."""
 
-    collect(tmp_path, partial(fake.FakeEnv, 0.05), Asking())
+        def is_set(self):
+            if (tmp_path / "still").exists() and not super().is_set():
+                self.set()
+                os.kill(simulators()[0], signal.SIGUSR1)
+            return super().is_set()
+
+    still = partial(fake.stand_still, tmp_path / "still")
+    collect(tmp_path, partial(fake.Troubled, {SETTINGS.seed_of(0): still}), stop=Asking(), count=1)
     assert re.search(r"rollouts.py.*line \d+ in rollout", capfd.readouterr().err)
 
 

@@ -87,7 +87,10 @@ def raise_unsendable():
     raise UnsendableError(1, 2)
 
 
-def stand_still():
+def stand_still(sign=None):
+    """`sign`: a file that says so."""
+    if sign is not None:
+        sign.touch()
     time.sleep(5)
 
 
