@@ -1,7 +1,9 @@
 """A small dataset whose failures announce themselves, and volumes that hold it."""
 
+import importlib
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -73,3 +75,10 @@ def training_volume(tmp_path: Path, announced_dataset: Path) -> Path:
     (volume / "datasets").mkdir(parents=True)
     (volume / "datasets" / "tiny").symlink_to(announced_dataset)
     return volume
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module of fake environments, which the processes of simulators find too."""
+    monkeypatch.syspath_prepend(Path(__file__).parent / "episodes")
+    return importlib.import_module("fake_environment")

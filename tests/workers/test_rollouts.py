@@ -2,10 +2,8 @@
 
 import threading
 from functools import partial
-from pathlib import Path
 
 import numpy as np
-import pytest
 
 from workers import rollouts
 from workers.envs.settings import CollectSettings
@@ -14,14 +12,6 @@ from workers.rollouts import Plan, Timesteps, record, rollout
 
 SETTINGS = CollectSettings(max_steps=20)
 NAMES = ("actions", "states", "images", "signals")
-
-
-@pytest.fixture
-def fake(monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parent / "episodes")
-    import fake_environment
-
-    return fake_environment
 
 
 class Silent:

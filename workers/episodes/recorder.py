@@ -22,9 +22,9 @@ class Recorder:
     """Records episodes in a thread of its own; compression and fsync overlap with simulation.
 
     At most `room` episodes are handed over and not yet recorded. `on_recorded(entry)` is called in that thread after
-    each. A full disk is waited for (a try leaves nothing
-    behind, the episode stays in memory) until there is room or `should_stop()`; `on_wait(sentence)` is called all the
-    while. Any other failure is raised by the next `put`, or by leaving the `with` block.
+    each. A full disk is waited for (a try leaves nothing behind, the episode stays in memory) until there is room or
+    `should_stop()`; `on_wait(sentence)` is called all the while. Any other failure is raised by the next `put`, or by
+    leaving the `with` block.
     """
 
     def __init__(
