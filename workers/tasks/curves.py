@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +11,11 @@ from typing import Any
 def history(run_dir: Path, index: int = 0) -> list[dict[str, Any]]:
     """The metric lines of an index by step, each step once: where attempts overlap, the later one counts.
 
-    A line cut by a kill is left out.
+    A line cut by a kill is left out, and whatever else is none of ours.
     """
     found: dict[int, dict[str, Any]] = {}
     for path in sorted((run_dir / "metrics").glob(f"{index}.[0-9]*.jsonl")):
-        lines = []
-        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            with contextlib.suppress(ValueError):
-                lines.append(json.loads(text))
+        lines = list(_lines(path))
         began = min((line["step"] for line in lines), default=0)
         found = {step: line for step, line in found.items() if step < began}
         for line in lines:
@@ -35,10 +34,25 @@ def draw_training(run_dir: Path, directory: Path) -> None:
     upper, lower = figure.subplots(2, sharex=True)
     for axes, names in ((upper, ("loss", "validation_loss")), (lower, ("validation_f1",))):
         for name in names:
-            points = [(line["step"], line[name]) for line in lines if line.get(name) is not None]
+            points = [(line["step"], line[name]) for line in lines if _is_finite(line.get(name))]
             axes.plot(*zip(*points, strict=True) if points else ([], []), label=name.replace("_", " "))
         axes.legend()
         axes.grid(alpha=0.3)
     lower.set_xlabel("step")
     (directory / "plots").mkdir(exist_ok=True)
     figure.savefig(directory / "plots" / "training.png", dpi=110)
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(ValueError, RecursionError):
+            line = json.loads(text)
+            if isinstance(line, dict) and isinstance(line.get("step"), int) and _is_finite(line["step"]):
+                yield line
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether it is a number that can be drawn."""
+    with contextlib.suppress(OverflowError):  # a whole number of 400 digits
+        return isinstance(value, int | float) and math.isfinite(value)
+    return False
