@@ -152,7 +152,7 @@ class _Lines:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._waiting: deque[str] = deque(maxlen=LINES_AT_MOST)
+        self._waiting: deque[str] = deque()
         self._writing = False
         self._troubled = False
         self._changed = threading.Condition()
@@ -160,7 +160,8 @@ class _Lines:
 
     def append(self, line: str) -> None:
         with self._changed:
-            if len(self._waiting) == LINES_AT_MOST:
+            if len(self._waiting) >= LINES_AT_MOST:
+                self._waiting.popleft()
                 self._say(f"metrics are dropped: {self._path} is written too slowly")
             self._waiting.append(line)
             self._changed.notify_all()

@@ -82,7 +82,7 @@ def dataset_at(volume: Path, key: str, data: str) -> Path:
 def _require_finished(dataset: Path, key: str, data: str) -> None:
     if ledger.merged(dataset) is None:
         raise BadDataError(
-            f"{key}: {data} is not finished: {len(ledger.numbers(dataset))} episodes are recorded, and no manifest says "
-            f"that they are all; wait for the collect job that writes it (`jobctl wait {dataset.name}`, if it bears this "
-            "name), or submit that job again"
+            f"{key}: {data} is not finished: {len(ledger.numbers(dataset))} episodes are recorded, and no manifest "
+            f"says that they are all; wait for the collect job that writes it (`jobctl wait {dataset.name}`, if it "
+            "bears this name), or submit that job again"
         )

@@ -1,11 +1,13 @@
 """The curve of a training over all its attempts, from the metrics files that they left on the volume."""
 
 import contextlib
-import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from workers import untrusted
+
+METRICS_BYTES = 2**29  # of one attempt: 2 million lines
 
 
 def history(run_dir: Path, index: int = 0) -> list[dict[str, Any]]:
@@ -34,7 +36,7 @@ def draw_training(run_dir: Path, directory: Path) -> None:
     upper, lower = figure.subplots(2, sharex=True)
     for axes, names in ((upper, ("loss", "validation_loss")), (lower, ("validation_f1",))):
         for name in names:
-            points = [(line["step"], line[name]) for line in lines if _is_finite(line.get(name))]
+            points = [(line["step"], line[name]) for line in lines if _is_number(line.get(name))]
             axes.plot(*zip(*points, strict=True) if points else ([], []), label=name.replace("_", " "))
         axes.legend()
         axes.grid(alpha=0.3)
@@ -44,15 +46,16 @@ def draw_training(run_dir: Path, directory: Path) -> None:
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        with contextlib.suppress(ValueError, RecursionError):
-            line = json.loads(text)
-            if isinstance(line, dict) and isinstance(line.get("step"), int) and _is_finite(line["step"]):
+    try:
+        data = untrusted.read_bytes(path, limit=METRICS_BYTES)
+    except (FileNotFoundError, untrusted.CorruptError):
+        return
+    for text in data.splitlines():
+        with contextlib.suppress(ValueError):
+            line = untrusted.parse_json(text)
+            if untrusted.misfit(line, {"step": int}) is None:
                 yield line
 
 
-def _is_finite(value: Any) -> bool:
-    """Whether it is a number that can be drawn."""
-    with contextlib.suppress(OverflowError):  # a whole number of 400 digits
-        return isinstance(value, int | float) and math.isfinite(value)
-    return False
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
