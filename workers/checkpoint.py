@@ -25,7 +25,10 @@ Place = Literal["checkpoints", "best"]
 
 STATE = "state.json"
 LAYOUT = 1  # of state.json; a higher one is for what this number's readers would misread, not for what is only added
-BEGIN_ANEW = "submit with --fresh to begin anew (plain Helm: planned.freshToken=TEXT, a new one), what is there is kept"
+BEGIN_ANEW = (
+    "submit with --fresh to begin anew and keep aside what is there "
+    "(plain Helm: --set planned.freshToken=TEXT, a new one)"
+)
 DAMAGED_NAMED = 3
 
 
