@@ -102,8 +102,9 @@ class Trainer:
         dataset = required_data(config, runtime)
         self.metrics = Metrics(runtime, config, behind=True)
         self.metrics.serve()
-        keep = config.checkpoint.keep
-        self.checkpoints = Checkpoints(self.run_dir, runtime.fence, keep, report=self.metrics.record)
+        self.checkpoints = Checkpoints(
+            self.run_dir, runtime.fence, config.checkpoint.keep, report=self.metrics.record, beat=runtime.progress
+        )
         restored = self._restore(dataset) if runtime.rank == 0 else None
         self._marks = resuming.marks(config, restored)
         self.task = tasks.training(config.task, self.settings, dataset, self.device, runtime.progress)
@@ -178,7 +179,7 @@ class Trainer:
         return patience is not None and looks >= patience
 
     def _judge(self) -> None:
-        found = {name: value for name, value in self.task.validate().items() if math.isfinite(value)}
+        found = {name: value for name, value in results.finite(self.task.validate()).items() if value is not None}
         self.state.validation = found
         if score(found) > score(self.state.best):
             self.state.best = {"step": self.step, **found}
@@ -309,17 +310,14 @@ class Trainer:
                 f"the checkpoint {restored.path} does not fit this worker ({_first_line(error)}): use the worker's "
                 f"version that wrote it, or {checkpoint.BEGIN_ANEW}"
             ) from error
-        for parameters in self.optimizer.param_groups:
-            parameters["weight_decay"] = self.settings.weight_decay  # another spec may go on with another one
         self.state.resumes += 1
         self.metrics.inc("resumes_total")
-        self._compare_best()
         self.state.stopped_early = self._is_out_of_patience()
 
     def _compare_best(self) -> None:
         """What the state says of the best weights holds only where best/ has them."""
         claimed, found = self.state.best, self.checkpoints.best
-        if claimed is None or (found and found.step == claimed["step"]):
+        if claimed is None or self.checkpoints.has_best(claimed["step"]):
             return
         if score(claimed) > score(self.state.lost_best):
             self.state.lost_best = claimed
@@ -373,10 +371,14 @@ class Trainer:
     def _load(self, step: int, tensors: Tensors, state: dict[str, Any]) -> None:
         self.model.load_state_dict(tensors["model"])
         load_optimizer(self.optimizer, tensors.get("optimizer", {}), state["optimizer"])
+        for parameters in self.optimizer.param_groups:
+            parameters["weight_decay"] = self.settings.weight_decay  # another spec may go on with another one
         if self.scaler.is_enabled() and state.get("scaler"):
             self.scaler.load_state_dict(state["scaler"])
         self.step, self._began = step, time.monotonic()
         self.state = self.state.as_in(state)
+        if self.runtime.rank == 0:
+            self._compare_best()
 
     def _snapshot(self) -> tuple[int, Tensors, dict[str, Any]]:
         """Step, tensors and plain state: all of a checkpoint."""
