@@ -28,6 +28,8 @@ REFUSED = [
     (["kind=train", "gates.f1=0.6"], "gates have no meaning for train"),
     (["kind=eval"], "from is missing: eval judges the weights of a run"),
     (["kind=collect", "from=r"], "from has no meaning for collect"),
+    (["kind=collect", "data=runs/other"], 'data is "runs/other": collect writes below datasets/ only'),
+    (["kind=collect", "data=datasets"], 'data is "datasets": collect writes below datasets/ only'),
     (["kind=train", "env.A=1", "secretEnv.A.secret=s", "secretEnv.A.key=k"], "A stands in both env and secretEnv"),
     (["kind=train", "pod.runAsUser=0"], "pod.runAsUser: minimum: got 0, want 1"),
     (["kind=train", "resources.requests.cpu=lots"], "resources.requests.cpu: 'lots' does not match pattern"),
