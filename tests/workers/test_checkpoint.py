@@ -160,6 +160,25 @@ def test_if_all_are_damaged_the_run_ends_and_goes_on_once_they_are_put_back(tmp_
     assert Attempt(tmp_path).restore().step == 2
 
 
+def test_what_a_late_writer_prunes_while_it_is_read_is_no_reason_to_begin_anew(tmp_path, monkeypatch):
+    late = Attempt(tmp_path, keep=1).publish(1)
+    second, real = Attempt(tmp_path), checkpoint.read
+
+    def write(directory):
+        for file in (tmp_path / "checkpoints" / "step-00000001.000001").iterdir():
+            if file.name != storage.MANIFEST:
+                shutil.copy(file, directory)
+
+    def read(publication, *more):
+        if publication.step == 1:  # the late writer has not seen the new lease yet
+            storage.publish(tmp_path / "checkpoints" / "step-00000002.000001", write)
+            late.prune()
+        return real(publication, *more)
+
+    monkeypatch.setattr(checkpoint, "read", read)
+    assert second.restore().step == 2
+
+
 def test_files_that_no_manifest_names_change_nothing(tmp_path):
     Attempt(tmp_path).publish(1).publish(1, place="best").publish(2)
     for path in [*(tmp_path / "checkpoints").iterdir(), *(tmp_path / "best").iterdir()]:

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -131,6 +132,27 @@ def test_real_workers_killed_at_random_steps_end_with_the_same_weights(undisturb
     result = results.read_result(training_volume / "runs" / "fit", 0)
     assert result["exitCode"] == 0
     assert result["figures"]["resumes"] == 2
+
+
+def test_a_pod_that_must_not_go_on_ends_at_once_and_is_never_retried(training_volume, unchecked):
+    """64 where the spec is another one, 65 where no checkpoint can be used; the last message says what to do."""
+    keys = {"spec": {"settings": {"steps": STEPS}}}
+    with pytest.raises(InterruptedRun):
+        train.run(config(**keys), process(training_volume, 1, 5))
+
+    another = {"specHash": "b" * 16, "spec": {"settings": {"steps": 2 * STEPS}}}
+    with worker(training_volume, config(**another), attempt=1) as pod:
+        assert pod.wait(120) == 64
+    assert re.search(r"differ in settings.steps.*--replace.*--fresh", last_message(training_volume, 1))
+
+    (checkpoint.publications(training_volume / "runs" / "fit")[0].path / "state.json").unlink()
+    with worker(training_volume, config(**keys), attempt=2) as pod:
+        assert pod.wait(120) == 65
+    assert re.search(r"none that can be used.*state.json.*--fresh", last_message(training_volume, 2))
+
+
+def last_message(volume: Path, attempt: int) -> str:
+    return json.loads((volume / f"termination.{attempt}").read_text())["reason"]
 
 
 class worker:  # noqa: N801 - reads as a function
