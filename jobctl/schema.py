@@ -27,6 +27,11 @@ def setting_names() -> set[str]:
     return {name for node in nodes for name in node.get("properties", {})}
 
 
+def setting_default(task: str, kind: str, name: str) -> Any:
+    """What a setting is where a spec leaves it open. Raises KeyError for one without a default."""
+    return read_schema()["$defs"][f"{task}.{kind}"]["properties"][name]["default"]
+
+
 @cache
 def read_defaults() -> dict[str, Any]:
     """The chart's values.yaml: every key with its default."""

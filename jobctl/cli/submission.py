@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jobctl import helm
 from jobctl.backend import Record, Release, home_directory
+from jobctl.cli.resuming import resumed_from
 from jobctl.errors import NotFoundError, UnreachableError, UsageError
 from jobctl.spec import Asked, JobSpec, validate
-from jobctl.values import spec_hash, values_of
+from jobctl.values import config_of, differing_keys, spec_hash, values_of
 
 if TYPE_CHECKING:
     from jobctl.cli.session import Session
@@ -26,18 +27,21 @@ class Prepared:
     spec: JobSpec
     release: Release
     record: Record | None
+    continues: str | None = None  # of a training that only the volume knows: where it goes on, in words
 
 
-def prepare(session: Session, jobs: Sequence[Asked], *, fresh: bool, ask: bool = True) -> list[Prepared]:
+def prepare(
+    session: Session, jobs: Sequence[Asked], *, fresh: bool, replace: bool = False, ask: bool = True
+) -> list[Prepared]:
     """Check and render every document before the first is started. Raises UsageError, RefusedError; starts nothing.
 
     `ask` says whether to ask the backend for what is there already under each name.
     """
     token = os.urandom(8).hex() if fresh else None
-    return [_prepared(session, job, token, ask) for job in jobs]
+    return [_prepared(session, job, token, replace, ask) for job in jobs]
 
 
-def _prepared(session: Session, job: Asked, token: str | None, ask: bool) -> Prepared:
+def _prepared(session: Session, job: Asked, token: str | None, replace: bool, ask: bool) -> Prepared:
     with _rendering(session, str(job.name)) as rendering:
 
         def check() -> JobSpec:
@@ -52,13 +56,17 @@ def _prepared(session: Session, job: Asked, token: str | None, ask: bool) -> Pre
         record = _existing(session, spec.name) if ask else None
         # A cluster's revision is Helm's own; `helm template`, which the local backend runs, would always say 1.
         revision = 1 if record is None else record.revision + 1
-        values = values_of(spec, revision=revision if session.is_local else None, fresh_token=token)
+        values = values_of(
+            spec, revision=revision if session.is_local else None, fresh_token=token, replace=replace and ask
+        )
         try:
             release = _rendered(session, rendering, spec.name, revision, values, check, is_new=ask and record is None)
         except UsageError:
             check()  # says in better words what Helm found
             raise
-        return Prepared(spec, release, record)
+        only_on_volume = ask and record is None and token is None and spec.kind == "train"
+        continues = resumed_from(session, spec, release, replace=replace) if only_on_volume else None
+        return Prepared(spec, release, record, continues)
 
 
 def _rendering(session: Session, name: str) -> helm.Rendering:
@@ -125,24 +133,6 @@ def start_again(session: Session, record: Record) -> Release:
     with _rendering(session, record.name) as rendering:
         release = _rendered(session, rendering, record.name, record.revision + 1, values, is_new=False)
     return replace(release, revision=session.backend.submit(release))
-
-
-def config_of(manifest: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The worker's config in a rendered release: its `spec` is what the hash is taken of."""
-    import json
-
-    config = next(document for document in manifest if document["kind"] == "ConfigMap")
-    return json.loads(config["data"]["config.json"])
-
-
-def differing_keys(old: Any, new: Any, path: str = "") -> list[str]:
-    """The keys, with dots, whose values differ between two specs."""
-    if not (isinstance(old, dict) and isinstance(new, dict)):
-        return [] if old == new else [path]
-    found = []
-    for key in sorted(old.keys() | new.keys()):
-        found += differing_keys(old.get(key), new.get(key), f"{path}.{key}" if path else key)
-    return found
 
 
 def _existing(session: Session, name: str) -> Record | None:

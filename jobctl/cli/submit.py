@@ -33,7 +33,7 @@ def submit_command(session: Session, replace: bool, dry_run: bool, wait: bool, f
     documents in one file run in order: submit waits between them, the same command again continues, and a failed one
     stops the sequence with exit status 1.
     """
-    prepared = prepare(session, asked_of(flags), fresh=fresh)
+    prepared = prepare(session, asked_of(flags), fresh=fresh, replace=replace)
     decisions = [decide(job, replace=replace, fresh=fresh) for job in prepared]
     for number, (job, decision) in enumerate(zip(prepared, decisions, strict=True), start=1):
         starts = decision == "start" and not dry_run
@@ -83,7 +83,8 @@ def _announcement(job: Prepared, decision: str, dry_run: bool, revision: int) ->
     if decision != "start":
         return f"{name}: {ALREADY[decision].format(name=name)}"
     verb = "would be started" if dry_run else "submitted"
-    return f"{name}: {verb} as revision {revision} ({len(job.release.manifest)} objects)."
+    goes_on = f"; it {job.continues}" if job.continues else ""
+    return f"{name}: {verb} as revision {revision} ({len(job.release.manifest)} objects){goes_on}."
 
 
 def _say_what_is_left(session: Session, left: list[Prepared]) -> None:
