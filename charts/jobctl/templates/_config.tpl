@@ -19,6 +19,7 @@
   "specHash" .specHash
   "graceSeconds" .graceSeconds
   "freshToken" .freshToken
+  "replaces" .replaces
   "spec" .spec
   | toPrettyJson
 -}}
