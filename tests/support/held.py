@@ -29,18 +29,20 @@ def wait_until_held(
     indexes: Iterable[int] = (0,),
     *,
     fence: int = 1,
+    step: int = 0,
     seconds: float = HELD_SECONDS,
     picture: Callable[[], object] = str,
 ) -> list[dict[str, Any]]:
     """What the files of these indexes tell ({"step", "pod", "fence", "pid"}), once all of them stand still.
 
-    `fence`: the lowest lease that counts; one beyond that of a holder that was killed, whose file stays.
+    `fence`, `step`: the lowest that count. A holder that was killed leaves its file, one that goes on needs a moment.
     """
     named = [*indexes]
 
     def all_held() -> list[dict[str, Any]]:
-        found = [facts for index in named if (facts := holder(volume, run, index)) and facts["fence"] >= fence]
-        return found if len(found) == len(named) else []
+        found = [facts for index in named if (facts := holder(volume, run, index))]
+        counting = [facts for facts in found if facts["fence"] >= fence and facts["step"] >= step]
+        return counting if len(counting) == len(named) else []
 
     return wait_for(f"{run} is held at index {named}", all_held, seconds, picture)
 
@@ -57,11 +59,11 @@ def holder(volume: Path, run: str, index: int) -> dict[str, Any] | None:
     return None
 
 
-def release(volume: Path, run: str) -> None:
-    """Let all loops of the run go on; none is held from now on."""
+def release(volume: Path, run: str, until: int | None = None) -> None:
+    """Let all loops of the run go on: to the end, or until a step where they are held again."""
     directory = volume / "hold" / run
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "go").touch()
+    (directory / ("go" if until is None else f"go.{until}")).touch()
     owner = volume.stat()
     for path in (directory.parent, directory):
         os.chown(path, owner.st_uid, owner.st_gid)  # the pods', who write there too

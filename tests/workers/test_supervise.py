@@ -176,6 +176,9 @@ def test_a_loop_stands_still_at_the_step_and_goes_on_when_it_is_let_go(pod):
     held = pod("steps 20", "publish 20", "finish 0", JOBCTL_HOLD_AT="10").start()
     (facts,) = wait_until_held(held.volume, "x")
     assert (facts["step"], facts["pod"], facts["fence"]) == (10, "pod-a", 1)
+    release(held.volume, "x", until=15)
+    (later,) = wait_until_held(held.volume, "x", step=11)
+    assert later == {**facts, "step": 15}
     release(held.volume, "x")
     assert held.wait()[0] == 0
     assert holder(held.volume, "x", 0) is None
