@@ -79,9 +79,9 @@ class Backend(Protocol):
     name: str
 
     def submit(self, release: Release) -> int:
-        """Start it; the revision that it became. An older one of the same name is told to end.
+        """Start it as its revision, which it returns. An older one of the same name is told to end.
 
-        RefusedError comes before any start.
+        RefusedError comes before any start; it is an OvertakenError where that revision is another call's by now.
         """
 
     def records(self) -> list[Record]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jobctl.spec import JobSpec
@@ -32,6 +32,24 @@ def values_of(
     # A key that the user wrote there always wins.
     values["planned"] = planned | values.get("planned", {})
     return values
+
+
+def for_one_call(values: Mapping[str, Any], revision: int, token: str) -> dict[str, Any]:
+    """The values as one call sends them to Helm: the chart refuses to become another revision than this one.
+
+    The token lets the chart know values that are used once more (`helm upgrade --reuse-values`): they expect nothing.
+    """
+    planned = {**(values.get("planned") or {}), "expectRevision": revision, "submitToken": token}
+    return {**values, "planned": planned}
+
+
+def without_call(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values without what only the call that sent them meant."""
+    planned = values.get("planned")
+    if not isinstance(planned, Mapping):
+        return dict(values)
+    kept = {key: value for key, value in planned.items() if key not in ("expectRevision", "submitToken")}
+    return {**values, "planned": kept}
 
 
 def spec_hash(manifest: list[dict[str, Any]]) -> str:

@@ -56,17 +56,18 @@ def retry_command(session: Session, name: str, wait: bool) -> int:
 
     It also cuts short the Job controller's back-off of a recovering job.
     """
-    from jobctl.cli.submission import start_again
+    from jobctl.cli.submission import start_again, until_settled
     from jobctl.cli.submit import stay
 
-    record, job = session.view(name)
-    if job.state in ("pending", "starting", "running"):
-        session.say(f"{name} is {job.state} already: nothing to do.")
-    elif job.state == "succeeded":
-        session.say(f"{name} is done already: nothing to do. `jobctl submit --fresh` would run it anew.")
-    else:
-        release = start_again(session, record)
-        session.say(f"{name} is started again as revision {release.revision}.")
+    def attempt(tries: int) -> str:
+        record, job = session.view(name)
+        if job.state in ("pending", "starting", "running"):
+            return f"{name} is {job.state} already: nothing to do."
+        if job.state == "succeeded":
+            return f"{name} is done already: nothing to do. `jobctl submit --fresh` would run it anew."
+        return f"{name} is started again as revision {start_again(session, record, tries).revision}."
+
+    session.say(until_settled(attempt))
     return stay(session, name) if wait else 0
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from jobctl import helm
 from jobctl.backend import Record, Release, home_directory
 from jobctl.cli.resuming import resumed_from
-from jobctl.errors import NotFoundError, UnreachableError, UsageError
+from jobctl.errors import NotFoundError, OvertakenError, UnreachableError, UsageError
 from jobctl.spec import Asked, JobSpec, validate
 from jobctl.values import config_of, differing_keys, spec_hash, values_of
 
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
     from jobctl.cli.session import Session
 
 Decision = Literal["start", "running", "done"]
+T = TypeVar("T")
+OTHERS_SECONDS = 40.0  # how long another call may be at work on the same job: longer than Helm may take
+AGAIN_SECONDS = 0.3
 
 
 @dataclass(frozen=True)
@@ -38,10 +44,28 @@ def prepare(
     `ask` says whether to ask the backend for what is there already under each name.
     """
     token = os.urandom(8).hex() if fresh else None
-    return [_prepared(session, job, token, replace, ask) for job in jobs]
+    return [until_settled(partial(_prepared, session, job, token, replace, ask)) for job in jobs]
 
 
-def _prepared(session: Session, job: Asked, token: str | None, replace: bool, ask: bool) -> Prepared:
+def until_settled(attempt: Callable[[int], T]) -> T:
+    """What `attempt` returns, which is given the number of tries before this one.
+
+    It is tried again while another call is at work on the same job. Raises OvertakenError where that takes too long.
+    """
+    deadline = time.monotonic() + OTHERS_SECONDS
+    for tries in itertools.count():
+        try:
+            return attempt(tries)
+        except OvertakenError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(AGAIN_SECONDS)
+    raise AssertionError("count has no end")
+
+
+def _prepared(session: Session, job: Asked, token: str | None, replace: bool, ask: bool, tries: int) -> Prepared:
+    if tries and ask:
+        _settle(session, str(job.name))
     with _rendering(session, str(job.name)) as rendering:
 
         def check() -> JobSpec:
@@ -124,15 +148,59 @@ def decide(prepared: Prepared, *, replace: bool, fresh: bool) -> Decision:
     return "running" if state in ACTIVE else "done" if state == "succeeded" else "start"
 
 
-def start_again(session: Session, record: Record) -> Release:
-    """Submit the same values as the next revision. Returns what was sent."""
-    values = session.backend.values(record.name)
+def start(session: Session, job: Prepared, *, replace: bool, fresh: bool) -> tuple[Prepared, Decision]:
+    """Submit it; where another call has been faster, look again and decide anew. Returns what was sent or found.
+
+    `replace` and `fresh` were said of the job that was seen: of another one they don't hold. Raises what decide raises.
+    """
+
+    def attempt(tries: int) -> tuple[Prepared, Decision]:
+        if tries == 0:
+            session.backend.submit(job.release)
+            return job, "start"
+        now = _prepared_again(session, job)
+        is_same = _uid_of(now.record) == _uid_of(job.record)
+        decision = decide(now, replace=replace and is_same, fresh=fresh and is_same)
+        if decision == "start":
+            session.backend.submit(now.release)
+        return now, decision
+
+    return until_settled(attempt)
+
+
+def start_again(session: Session, record: Record, tries: int = 0) -> Release:
+    """Submit the same values as the next revision. Returns what was sent.
+
+    Raises OvertakenError where another call has been faster; `tries` says how often that has happened.
+    """
+    if tries:
+        _settle(session, record.name)
+    release = _next_release(session, record.name, record.revision + 1, session.backend.values(record.name))
+    session.backend.submit(release)
+    return release
+
+
+def _prepared_again(session: Session, job: Prepared) -> Prepared:
+    """The same job, with what is there under its name by now."""
+    name = job.spec.name
+    _settle(session, name)
+    record = _existing(session, name)
+    revision = 1 if record is None else record.revision + 1
+    return Prepared(job.spec, _next_release(session, name, revision, job.release.values), record)
+
+
+def _next_release(session: Session, name: str, revision: int, values: dict[str, Any]) -> Release:
+    """The same values as the next revision: as this one on the local backend, as Helm counts on a cluster."""
     if session.is_local:
-        planned = {**(values.get("planned") or {}), "revision": record.revision + 1}
-        values = {**values, "planned": planned}
-    with _rendering(session, record.name) as rendering:
-        release = _rendered(session, rendering, record.name, record.revision + 1, values, is_new=False)
-    return replace(release, revision=session.backend.submit(release))
+        values = {**values, "planned": {**(values.get("planned") or {}), "revision": revision}}
+    with _rendering(session, name) as rendering:
+        return _rendered(session, rendering, name, revision, values, is_new=False)
+
+
+def _settle(session: Session, name: str) -> None:
+    """Raises OvertakenError while another call is still at work on this job; mends what a killed one has left."""
+    if not session.is_local:
+        session.cluster.settle(name)
 
 
 def _existing(session: Session, name: str) -> Record | None:
@@ -145,6 +213,10 @@ def _existing(session: Session, name: str) -> Record | None:
         return session.backend.record(name)
     except NotFoundError:
         return None
+
+
+def _uid_of(record: Record | None) -> str | None:
+    return record.job.get("metadata", {}).get("uid") if record else None
 
 
 def _hash_of(record: Record) -> str | None:

@@ -88,9 +88,11 @@ class Api:
         """A JSON merge patch: null removes a key."""
         return self._json("PATCH", self.path(plural, name), f"change {plural} {name}", body)
 
-    def delete(self, plural: str, name: str, *, grace_seconds: int | None = None) -> None:
-        """Also what it owns, in the background."""
+    def delete(self, plural: str, name: str, *, uid: str | None = None, grace_seconds: int | None = None) -> None:
+        """Also what it owns, in the background. Raises ConflictError where the object of this name has another uid."""
         body: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        if uid is not None:
+            body["preconditions"] = {"uid": uid}
         if grace_seconds is not None:
             body["gracePeriodSeconds"] = grace_seconds
         self._json("DELETE", self.path(plural, name), f"delete {plural} {name}", body)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import jobctl
 from jobctl.backend import Event, LogLine, Record, Release, claim_of
-from jobctl.errors import JobctlError, NotFoundError, RefusedError, UsageError, nearest
+from jobctl.errors import JobctlError, NotFoundError, OvertakenError, RefusedError, UsageError, nearest
 from jobctl.local import kubelet, logs, pods
 from jobctl.local.job_object import CANCELLED, apply_verb, is_true
 from jobctl.local.layout import RevisionDir, jobs_directory
@@ -48,7 +48,8 @@ class LocalBackend:
     def submit(self, release: Release) -> int:
         """Start a revision; older ones of its name are told to end, side by side with the new one's start.
 
-        Raises RefusedError for what can't be run here or a revision that exists, JobctlError if it can't be started.
+        Raises RefusedError for what can't be run here, OvertakenError where such a revision or a newer one exists,
+        JobctlError if it can't be started.
         """
         if not _NAME.fullmatch(release.name):
             raise UsageError(f"{release.name!r} is no name for a job: lower-case letters, digits and '-', at most 53.")
@@ -59,7 +60,7 @@ class LocalBackend:
                 self._sweep(release.name)
                 older = self._revisions(release.name)
                 if older and older[-1].revision >= release.revision:
-                    raise RefusedError(
+                    raise OvertakenError(
                         f"Job {release.name} has revision {older[-1].revision} already; "
                         f"revision {release.revision} would not be newer. Look at `jobctl status {release.name}`."
                     )

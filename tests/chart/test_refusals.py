@@ -31,6 +31,7 @@ REFUSED = [
     (["kind=train", "env.A=1", "secretEnv.A.secret=s", "secretEnv.A.key=k"], "A stands in both env and secretEnv"),
     (["kind=train", "pod.runAsUser=0"], "pod.runAsUser: minimum: got 0, want 1"),
     (["kind=train", "resources.requests.cpu=lots"], "resources.requests.cpu: 'lots' does not match pattern"),
+    (["kind=train", "planned.expectRevision=2"], "planned.expectRevision is 2, but this is revision 1 of x"),
     (["kind=train", "planned.jobctlVersion=0.2.0"], "jobctl is 0.2.0 but the chart is 0.1.0: install the jobctl"),
 ]
 
