@@ -5,6 +5,7 @@ Nothing here knows what the keys mean: schema.py does.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -57,6 +58,7 @@ def parse(text: str, source: str, is_text: IsText = lambda path: False) -> list[
     import yaml
 
     found = []
+    text = _without_surrogates(text)
     try:
         _check_depth(text)
         for number, node in enumerate(yaml.compose_all(text, Loader=_loader()), 1):
@@ -71,6 +73,25 @@ def parse(text: str, source: str, is_text: IsText = lambda path: False) -> list[
     except yaml.YAMLError as error:
         raise UsageError(f"{source} is not YAML that jobctl can read: {_where(error)}.") from error
     return found
+
+
+def _without_surrogates(text: str) -> str:
+    r"""JSON with `\ud83d\ude80` as YAML with `\U0001F680`: JSON's halves of a character are none to YAML."""
+    if not (_HALVES.search(text) and text.lstrip().startswith("{")):
+        return text
+    try:
+        json.loads(text)
+    except ValueError:
+        return text
+    return _ESCAPE.sub(lambda found: f"\\U{_whole(found[1], found[2]):08X}" if found[1] else found[0], text)
+
+
+_HALVES = re.compile(r"\\u[dD][89abAB]")
+_ESCAPE = re.compile(r"\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|\\.")
+
+
+def _whole(high: str, low: str) -> int:
+    return 0x10000 + ((int(high, 16) - 0xD800) << 10) + int(low, 16) - 0xDC00
 
 
 def _check_depth(text: str) -> None:
@@ -254,7 +275,7 @@ def _team_file(path: Path, is_text: IsText) -> dict[str, Any]:
 
 
 def paths(value: Any, path: Keys = ()) -> list[str]:
-    """The dotted keys of a document's values."""
+    """The dotted keys of a document's values, fit to be printed."""
     if not isinstance(value, Mapping) or not value:
-        return [".".join(path)]
+        return [key if (key := ".".join(path)).isprintable() else ascii(key)]
     return [found for key, item in value.items() for found in paths(item, (*path, key))]
