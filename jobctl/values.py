@@ -68,7 +68,7 @@ def image_of(manifest: Sequence[dict[str, Any]]) -> str:
 
 
 def config_of(manifest: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The worker's config in a rendered release: its `spec` is what the hash is taken of."""
+    """The worker's config in a rendered release."""
     config = next(document for document in manifest if document["kind"] == "ConfigMap")
     return json.loads(config["data"]["config.json"])
 
@@ -81,3 +81,21 @@ def differing_keys(old: Any, new: Any, path: str = "") -> list[str]:
     for key in sorted(old.keys() | new.keys()):
         found += differing_keys(old.get(key), new.get(key), f"{path}.{key}" if path else key)
     return found
+
+
+def spec_of(manifest: list[dict[str, Any]]) -> dict[str, Any]:
+    """The normalised spec that the chart took the hash of."""
+    return with_environment(config_of(manifest)["spec"], job_of(manifest))
+
+
+def with_environment(spec: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, Any]:
+    """A spec as the worker's config has it, and the environment's values, of which that has the names alone.
+
+    They are read back from the Job's container, where `$` stands twice. A config of an older chart has them itself.
+    """
+    names = spec.get("env")
+    if not isinstance(names, list):
+        return dict(spec)
+    (container, *_) = job["spec"]["template"]["spec"]["containers"]
+    found = {entry["name"]: str(entry.get("value", "")) for entry in container.get("env") or []}
+    return {**spec, "env": {name: found[name].replace("$$", "$") for name in names if name in found}}

@@ -47,7 +47,8 @@ def resumed_from(session: Session, spec: JobSpec, release: Release, *, replace: 
 def _require_same(name: str, found: Checkpoint, config: dict[str, Any], *, replace: bool) -> None:
     if replace or found.spec_hash in (None, config["specHash"]):
         return
-    keys = differing_keys(found.spec, config["spec"]) if found.spec else []
+    # of env the config holds names alone
+    keys = differing_keys(found.spec, config["spec"]) or ["a value of env"] if found.spec else []
     differs = f" (they differ in {', '.join(keys)})" if keys else ""
     raise UsageError(
         f"The volume holds step {found.step} of {name}, trained by another spec{differs}: choose another --name, say "

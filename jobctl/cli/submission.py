@@ -15,7 +15,7 @@ from jobctl.backend import Record, Release, home_directory
 from jobctl.cli.resuming import resumed_from
 from jobctl.errors import NotFoundError, OvertakenError, UnreachableError, UsageError
 from jobctl.spec import Asked, JobSpec, validate
-from jobctl.values import config_of, differing_keys, spec_hash, values_of
+from jobctl.values import differing_keys, spec_hash, spec_of, values_of
 
 if TYPE_CHECKING:
     from jobctl.cli.session import Session
@@ -112,10 +112,10 @@ def _rendered(
     `check` is called while Helm connects to a cluster.
     """
     if session.is_local:
-        from jobctl.local.translate import translate
+        from jobctl.local.admission import admit
 
         release = Release(name, revision, values, rendering.of(values))
-        translate(release.manifest)  # refuses by name what can't run here, before anything of the sequence is started
+        admit(release, home_directory(os.environ), os.environ, session.allowed_env)
         return release
     if is_new or session.place is None:
         return Release(name, 1, values, rendering.of(values))
@@ -224,8 +224,8 @@ def _hash_of(record: Record) -> str | None:
 
 
 def _taken(prepared: Prepared, record: Record) -> str:
-    old = config_of(helm.template(record.name, record.values))["spec"]
-    keys = differing_keys(old, config_of(prepared.release.manifest)["spec"])
+    old = spec_of(helm.template(record.name, record.values))
+    keys = differing_keys(old, spec_of(prepared.release.manifest))
     differs = f"they differ in {', '.join(keys)}" if keys else "this chart gives it another hash"
     return (
         f"The name {record.name} is taken by another spec ({differs}): choose another --name, "
