@@ -32,6 +32,7 @@ def weights_of(volume: Path, run: str, task: str) -> Restored:
     _refuse_damaged(run, damaged)
     if found is None:
         raise BadDataError(f"from: {run!r} is finished, but its weights are gone: {directory / 'best'} is empty")
+    found.require("task", "identity", "seenSeeds")
     if found.state["task"] != task:
         raise BadConfigError(f"from: {run!r} trained the task {found.state['task']}, not {task}")
     return found
