@@ -103,7 +103,7 @@ class Backend(Protocol):
         """Suspend, and mark as not wanted any more."""
 
     def delete(self, name: str) -> int:
-        """Stop and forget the job; how many of its pods still save. What it wrote on its volume stays."""
+        """Stop and forget the job; how many of its pods are still ending. What it wrote on its volume stays."""
 
     def logs(self, name: str, index: int | None, follow: bool) -> Iterator[LogLine]:
         """The lines of one index (None: of all), all attempts, oldest first; `follow` goes on until the job ends."""

@@ -81,7 +81,7 @@ def retry_command(session: Session, name: str, wait: bool) -> int:
             return f"{name} is started again as revision {revision}."
         return f"{name} was started again as revision {revision}; revision {now.revision} is {job.state}: {job.reason}."
 
-    session.say(until_settled(attempt))
+    session.say(until_settled(session, attempt))
     return stay(session, name) if wait else 0
 
 
@@ -93,12 +93,12 @@ def delete_command(session: Session, name: str) -> None:
     try:
         run = session.run(session.backend.record(name))
     except NotFoundError:  # the rest of one may still be there: delete says whether
-        session.say(f"What was left of {name} is deleted{_still_saving(session.backend.delete(name))}.")
+        session.say(f"What was left of {name} is deleted{_still_ending(session.backend.delete(name))}.")
         return
     # A cluster's volume is not looked at for the sake of a sentence.
     kept = run.exists() if session.is_local else True
-    saving = _still_saving(session.backend.delete(name))
-    session.say(f"{name} is deleted{saving}." + (f" What it wrote stays in {run.place}." if kept else ""))
+    ending = _still_ending(session.backend.delete(name))
+    session.say(f"{name} is deleted{ending}." + (f" What it wrote stays in {run.place}." if kept else ""))
 
 
 def _stop(session: Session, name: str, verb: Literal["cancel", "suspend"], state: State) -> None:
@@ -137,5 +137,5 @@ def _running_on(record: Record) -> list[Mapping[str, Any]]:
     return [pod for pod in live(record.pods) if not pod["metadata"].get("deletionTimestamp")]
 
 
-def _still_saving(replicas: int) -> str:
-    return f"; {replicas} replica{'s' if replicas > 1 else ''} still saving" if replicas else ""
+def _still_ending(replicas: int) -> str:
+    return f"; {replicas} replica{'s' if replicas > 1 else ''} still ending" if replicas else ""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Decision = Literal["start", "running", "done"]
 T = TypeVar("T")
 OTHERS_SECONDS = 40.0  # how long another call may be at work on the same job: longer than Helm may take
+SILENT_SECONDS = 5.0
 AGAIN_SECONDS = 0.3
 
 
@@ -40,28 +41,38 @@ def prepare(session: Session, jobs: Sequence[Asked], *, fresh: bool, ask: bool =
     `ask` says whether to ask the backend for what is there already under each name.
     """
     token = os.urandom(8).hex() if fresh else None
-    return [until_settled(partial(_prepared, session, job, token, ask)) for job in jobs]
+    if not ask:
+        return [_prepared(session, job, token, ask=False) for job in jobs]
+
+    def attempt(job: Asked, tries: int) -> Prepared:
+        if tries:
+            _settle(session, str(job.name))
+        return _prepared(session, job, token, ask=True)
+
+    return [until_settled(session, partial(attempt, job)) for job in jobs]
 
 
-def until_settled(attempt: Callable[[int], T]) -> T:
+def until_settled(session: Session, attempt: Callable[[int], T]) -> T:
     """What `attempt` returns, which is given the number of tries before this one.
 
     It is tried again while another call is at work on the same job. Raises OvertakenError where that takes too long.
     """
-    deadline = time.monotonic() + OTHERS_SECONDS
+    start, noted = time.monotonic(), False
     for tries in itertools.count():
         try:
             return attempt(tries)
         except OvertakenError:
-            if time.monotonic() > deadline:
+            seconds = time.monotonic() - start
+            if seconds > OTHERS_SECONDS:
                 raise
+            if seconds > SILENT_SECONDS and not noted:
+                session.note("Another command is at work on this job: waiting for it to end.")
+                noted = True
             time.sleep(AGAIN_SECONDS)
     raise AssertionError("count has no end")
 
 
-def _prepared(session: Session, job: Asked, token: str | None, ask: bool, tries: int) -> Prepared:
-    if tries and ask:
-        _settle(session, str(job.name))
+def _prepared(session: Session, job: Asked, token: str | None, *, ask: bool) -> Prepared:
     with _rendering(session, str(job.name)) as rendering:
 
         def check() -> JobSpec:
@@ -157,7 +168,7 @@ def start(session: Session, job: Prepared, *, replace: bool, fresh: bool) -> tup
             session.backend.submit(now.release)
         return now, decision
 
-    return until_settled(attempt)
+    return until_settled(session, attempt)
 
 
 def start_again(session: Session, record: Record, tries: int = 0) -> Release:

@@ -106,7 +106,7 @@ class LocalBackend:
                 raise self._not_found(name)
             ending = 0
             for directory in directories:
-                ending += len(live(_record(directory).pods))
+                ending += _living(directory)
                 directory.deleted.touch()
                 self._send(directory, "delete")
             self._sweep(name)
@@ -356,6 +356,14 @@ def _record(directory: RevisionDir) -> Record:
         controller=controller,
         created_at=datetime.fromisoformat(status["created_at"]),
     )
+
+
+def _living(directory: RevisionDir) -> int:
+    """How many of its pods live, as far as that can be read: it is deleted all the same."""
+    try:
+        return len(live(_record(directory).pods))
+    except (JobctlError, OSError, ValueError, LookupError, TypeError):
+        return 0
 
 
 def _tell_truth(job: dict[str, Any], found: list[dict[str, Any]]) -> None:

@@ -41,8 +41,8 @@ def test_cancel_marks_the_job_and_resume_takes_it_back(running, jobctl, state, e
     eventually(lambda: state() == "running")
 
 
-@pytest.mark.parametrize(("verb", "state"), [("cancel", "cancelled"), ("suspend", "suspended")])
-def test_what_has_not_happened_is_not_reported(verb, state, running, jobctl, backend, monkeypatch):
+@pytest.mark.parametrize(("verb", "wanted"), [("cancel", "cancelled"), ("suspend", "suspended")])
+def test_what_has_not_happened_is_not_reported(verb, wanted, running, jobctl, backend, monkeypatch):
     monkeypatch.setattr("jobctl.local.backend.ANSWER_SECONDS", 0.1)
     monkeypatch.setattr("jobctl.cli.control.LOOK_SECONDS", 0.1)
     supervisor = backend.supervisor_pid("x")
@@ -51,7 +51,7 @@ def test_what_has_not_happened_is_not_reported(verb, state, running, jobctl, bac
         said = jobctl(verb, "x")
     finally:
         os.kill(supervisor, signal.SIGCONT)
-    assert (said.status, said.out, f"x is not {state} yet but running" in said.error) == (5, "", True)
+    assert (said.status, said.out, f"x is not {wanted} yet but running" in said.error) == (5, "", True)
 
 
 def test_what_is_told_is_what_is_so(running, jobctl):
