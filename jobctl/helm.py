@@ -1,4 +1,4 @@
-"""The only caller of Helm. Values go in as JSON on standard input, objects come back as parsed documents."""
+"""The only caller of Helm. Values go in as YAML on standard input, objects come back as parsed documents."""
 
 from __future__ import annotations
 
@@ -39,6 +39,18 @@ def find_helm(environ: Mapping[str, str] | None = None) -> Path:
             f"Helm is neither on PATH nor at {beside}: run `make setup`, or set JOBCTL_HELM to the program."
         )
     return Path(found)
+
+
+def to_yaml(values: Mapping[str, Any]) -> str:
+    r"""The values for Helm's YAML parser, in ASCII: JSON, with \U0001F680 where JSON would have two halves.
+
+    So no character is one that YAML folds, takes for the end of a line, or refuses. Raises ValueError for no number.
+    """
+    text = json.dumps(values, allow_nan=False, ensure_ascii=False)
+    return _NOT_PLAIN.sub(lambda found: f"\\U{ord(found[0]):08X}", text)
+
+
+_NOT_PLAIN = re.compile(r"[^\x20-\x7e]")  # stands in strings alone: the rest of JSON, as it is written here, is ASCII
 
 
 def template(
@@ -85,7 +97,7 @@ class Rendering:
         import yaml
 
         process, self._process = self._process or _start(self._arguments), None
-        output = _finish(process, self._arguments, json.dumps(values, allow_nan=False), TIMEOUT_SECONDS)
+        output = _finish(process, self._arguments, to_yaml(values), TIMEOUT_SECONDS)
         return [document for document in yaml.load_all(output, Loader=yaml.CSafeLoader) if document]
 
     def __enter__(self) -> Rendering:
@@ -125,7 +137,15 @@ def _start(arguments: list[str]) -> subprocess.Popen[str]:
     command = [str(find_helm()), *arguments]
     pipe = subprocess.PIPE
     try:
-        return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=GO_SETTINGS | os.environ)
+        return subprocess.Popen(
+            command,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            encoding="utf-8",  # Helm's own, whatever the user's is
+            errors="backslashreplace",
+            env=GO_SETTINGS | os.environ,
+        )
     except OSError as error:
         raise JobctlError(
             f"Helm ({command[0]}) can't be started: {error}. Set JOBCTL_HELM to a working program."

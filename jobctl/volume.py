@@ -87,6 +87,28 @@ class Result(Published):
         return self.exit_code == 0 or self.data.get("jobUid") == job_uid
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """The newest checkpoint of a training, as its state tells: of the spec that wrote it, what is known."""
+
+    step: int
+    spec_hash: str | None
+    spec: dict[str, Any] | None
+
+    @classmethod
+    def of(cls, document: dict[str, Any]) -> Checkpoint | None:
+        """From what `python -m workers read RUN` says; None where the run has none."""
+        found = document.get("checkpoint")
+        if not isinstance(found, dict) or not isinstance(found.get("step"), int):
+            return None
+        spec_hash, spec = found.get("specHash"), found.get("spec")
+        return cls(
+            step=found["step"],
+            spec_hash=spec_hash if isinstance(spec_hash, str) else None,
+            spec=spec if isinstance(spec, dict) else None,
+        )
+
+
 class VolumeReader(Protocol):
     """How the runs of one volume are read. What can't be read, or is half-written, is left out."""
 
@@ -107,6 +129,9 @@ class VolumeReader(Protocol):
 
     def weights(self, run: str) -> Published | None:
         """The best published weights, else those of the newest checkpoint."""
+
+    def checkpoint(self, run: str) -> Checkpoint | None:
+        """The newest checkpoint of a training. Raises JobctlError where the volume can't be read."""
 
     def read(self, run: str, path: str) -> Iterator[bytes]:
         """A file below runs/NAME, in chunks. Raises NotFoundError where there is none."""
@@ -154,6 +179,9 @@ class Run:
 
     def weights(self) -> Published | None:
         return self.volume.weights(self.name)
+
+    def checkpoint(self) -> Checkpoint | None:
+        return self.volume.checkpoint(self.name)
 
     def place_of(self, path: str) -> str:
         """Where a path below runs/NAME lies, for people."""
@@ -230,6 +258,12 @@ class DirectoryReader:
                 path = max(found)[-1]
                 return Published(f"{kind}/{path.name}", _files(path))
         return None
+
+    def checkpoint(self, run: str) -> Checkpoint | None:
+        """As the workers read it: which of several checkpoints holds is theirs to say."""
+        if not self.exists(run):
+            return None
+        return Checkpoint.of(_parse_object(self.ask_worker(["read", run])) or {})
 
     def read(self, run: str, path: str) -> Iterator[bytes]:
         try:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import click
 
 from jobctl.backend import Record, live
-from jobctl.cli.options import name_argument
+from jobctl.cli.options import allow_env_option, name_argument
 from jobctl.cli.session import Session
 from jobctl.errors import NotFoundError, RefusedError
 from jobctl.status import ACTIVE, JobView, State
@@ -57,6 +57,7 @@ def resume_command(session: Session, name: str) -> None:
 
 @click.command("retry")
 @name_argument
+@allow_env_option
 @click.option(
     "--wait", is_flag=True, help="Stay until it ends; its end is the exit status. Ctrl-C only stops watching."
 )

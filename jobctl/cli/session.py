@@ -26,6 +26,7 @@ class Session:
         self.context_flag: str | None = None
         self.namespace_flag: str | None = None
         self.debug = False
+        self.allowed_env: tuple[str, ...] = ()  # --allow-env
 
     @cached_property
     def backend_name(self) -> str:

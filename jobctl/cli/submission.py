@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from jobctl import helm
 from jobctl.backend import Record, Release, home_directory
+from jobctl.cli.resuming import resumed_from
 from jobctl.errors import NotFoundError, OvertakenError, UnreachableError, UsageError
 from jobctl.spec import Asked, JobSpec, validate
-from jobctl.values import spec_hash, values_of
+from jobctl.values import differing_keys, spec_hash, spec_of, values_of
 
 if TYPE_CHECKING:
     from jobctl.cli.session import Session
@@ -33,21 +34,24 @@ class Prepared:
     spec: JobSpec
     release: Release
     record: Record | None
+    continues: str | None = None  # of a training that only the volume knows: where it goes on, in words
 
 
-def prepare(session: Session, jobs: Sequence[Asked], *, fresh: bool, ask: bool = True) -> list[Prepared]:
+def prepare(
+    session: Session, jobs: Sequence[Asked], *, fresh: bool, replace: bool = False, ask: bool = True
+) -> list[Prepared]:
     """Check and render every document before the first is started. Raises UsageError, RefusedError; starts nothing.
 
     `ask` says whether to ask the backend for what is there already under each name.
     """
     token = os.urandom(8).hex() if fresh else None
     if not ask:
-        return [_prepared(session, job, token, ask=False) for job in jobs]
+        return [_prepared(session, job, token, replace, ask=False) for job in jobs]
 
     def attempt(job: Asked, tries: int) -> Prepared:
         if tries:
             _settle(session, str(job.name))
-        return _prepared(session, job, token, ask=True)
+        return _prepared(session, job, token, replace, ask=True)
 
     return [until_settled(session, partial(attempt, job)) for job in jobs]
 
@@ -72,7 +76,7 @@ def until_settled(session: Session, attempt: Callable[[int], T]) -> T:
     raise AssertionError("count has no end")
 
 
-def _prepared(session: Session, job: Asked, token: str | None, *, ask: bool) -> Prepared:
+def _prepared(session: Session, job: Asked, token: str | None, replace: bool, *, ask: bool) -> Prepared:
     with _rendering(session, str(job.name)) as rendering:
 
         def check() -> JobSpec:
@@ -87,13 +91,17 @@ def _prepared(session: Session, job: Asked, token: str | None, *, ask: bool) -> 
         record = _existing(session, spec.name) if ask else None
         # A cluster's revision is Helm's own; `helm template`, which the local backend runs, would always say 1.
         revision = 1 if record is None else record.revision + 1
-        values = values_of(spec, revision=revision if session.is_local else None, fresh_token=token)
+        values = values_of(
+            spec, revision=revision if session.is_local else None, fresh_token=token, replace=replace and ask
+        )
         try:
             release = _rendered(session, rendering, spec.name, revision, values, check, is_new=ask and record is None)
         except UsageError:
             check()  # says in better words what Helm found
             raise
-        return Prepared(spec, release, record)
+        only_on_volume = ask and record is None and token is None and spec.kind == "train"
+        continues = resumed_from(session, spec, release, replace=replace) if only_on_volume else None
+        return Prepared(spec, release, record, continues)
 
 
 def _rendering(session: Session, name: str) -> helm.Rendering:
@@ -115,10 +123,10 @@ def _rendered(
     `check` is called while Helm connects to a cluster.
     """
     if session.is_local:
-        from jobctl.local.translate import translate
+        from jobctl.local.admission import admit
 
         release = Release(name, revision, values, rendering.of(values))
-        translate(release.manifest)  # refuses by name what can't run here, before anything of the sequence is started
+        admit(release, home_directory(os.environ), os.environ, session.allowed_env)
         return release
     if is_new or session.place is None:
         return Release(name, 1, values, rendering.of(values))
@@ -161,8 +169,7 @@ def start(session: Session, job: Prepared, *, replace: bool, fresh: bool) -> tup
         if tries == 0:
             session.backend.submit(job.release)
             return job, "start"
-        now = _prepared_again(session, job)
-        is_same = _uid_of(now.record) == _uid_of(job.record)
+        now, is_same = _prepared_again(session, job)
         decision = decide(now, replace=replace and is_same, fresh=fresh and is_same)
         if decision == "start":
             session.backend.submit(now.release)
@@ -183,13 +190,15 @@ def start_again(session: Session, record: Record, tries: int = 0) -> Release:
     return release
 
 
-def _prepared_again(session: Session, job: Prepared) -> Prepared:
-    """The same job, with what is there under its name by now."""
+def _prepared_again(session: Session, job: Prepared) -> tuple[Prepared, bool]:
+    """The job with what is there under its name by now; whether that is what was there before."""
     name = job.spec.name
     _settle(session, name)
     record = _existing(session, name)
-    revision = 1 if record is None else record.revision + 1
-    return Prepared(job.spec, _next_release(session, name, revision, job.release.values), record)
+    is_same = _uid_of(record) == _uid_of(job.record)
+    values = job.release.values if is_same else values_of(job.spec)  # without what --fresh and --replace put there
+    release = _next_release(session, name, 1 if record is None else record.revision + 1, values)
+    return Prepared(job.spec, release, record, job.continues if is_same else None), is_same
 
 
 def _next_release(session: Session, name: str, revision: int, values: dict[str, Any]) -> Release:
@@ -204,24 +213,6 @@ def _settle(session: Session, name: str) -> None:
     """Raises OvertakenError while another call is still at work on this job; mends what a killed one has left."""
     if not session.is_local:
         session.cluster.settle(name)
-
-
-def config_of(manifest: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The worker's config in a rendered release: its `spec` is what the hash is taken of."""
-    import json
-
-    config = next(document for document in manifest if document["kind"] == "ConfigMap")
-    return json.loads(config["data"]["config.json"])
-
-
-def differing_keys(old: Any, new: Any, path: str = "") -> list[str]:
-    """The keys, with dots, whose values differ between two specs."""
-    if not (isinstance(old, dict) and isinstance(new, dict)):
-        return [] if old == new else [path]
-    found = []
-    for key in sorted(old.keys() | new.keys()):
-        found += differing_keys(old.get(key), new.get(key), f"{path}.{key}" if path else key)
-    return found
 
 
 def _existing(session: Session, name: str) -> Record | None:
@@ -245,8 +236,8 @@ def _hash_of(record: Record) -> str | None:
 
 
 def _taken(prepared: Prepared, record: Record) -> str:
-    old = config_of(helm.template(record.name, record.values))["spec"]
-    keys = differing_keys(old, config_of(prepared.release.manifest)["spec"])
+    old = spec_of(helm.template(record.name, record.values))
+    keys = differing_keys(old, spec_of(prepared.release.manifest))
     differs = f"they differ in {', '.join(keys)}" if keys else "this chart gives it another hash"
     return (
         f"The name {record.name} is taken by another spec ({differs}): choose another --name, "

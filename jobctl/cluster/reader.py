@@ -18,7 +18,7 @@ from jobctl.cluster import records
 from jobctl.cluster.api import Api
 from jobctl.cluster.refusals import ROLE, ForbiddenError, error_of, message_of, refusal_in, unreachable
 from jobctl.errors import JobctlError, NotFoundError, RefusedError
-from jobctl.volume import Published, Result, failure_of
+from jobctl.volume import Checkpoint, Published, Result, failure_of
 
 Object = dict[str, Any]
 
@@ -63,6 +63,9 @@ class PodReader:
     def weights(self, run: str) -> Published | None:
         found = (self._document(run) or {}).get("weights")
         return Published(found["directory"], found.get("files")) if found else None
+
+    def checkpoint(self, run: str) -> Checkpoint | None:
+        return Checkpoint.of(self._document(run) or {})
 
     def read(self, run: str, path: str) -> Iterator[bytes]:
         yield from self._exec([*COMMAND, run, "--file", path])

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from held import holder, release, wait_until_held
 
 from workers import attempts, results, storage
 from workers.lease import Lease, numbers
@@ -169,6 +170,31 @@ def test_a_signal_never_gives_0_unless_the_end_marker_says_done(pod):
     until(lambda: "ready" in done.log())
     done.send(signal.SIGTERM)
     assert done.wait()[0] == 0
+
+
+def test_a_loop_stands_still_at_the_step_and_goes_on_when_it_is_let_go(pod):
+    held = pod("steps 20", "publish 20", "finish 0", JOBCTL_HOLD_AT="10").start()
+    (facts,) = wait_until_held(held.volume, "x")
+    assert (facts["step"], facts["pod"], facts["fence"]) == (10, "pod-a", 1)
+    release(held.volume, "x", until=15)
+    (later,) = wait_until_held(held.volume, "x", step=11)
+    assert later == {**facts, "step": 15}
+    release(held.volume, "x")
+    assert held.wait()[0] == 0
+    assert holder(held.volume, "x", 0) is None
+
+
+def test_sigterm_ends_the_hold_the_step_is_done_and_the_next_attempt_is_held_again(pod):
+    told = pod("steps 20", "finish 0", JOBCTL_HOLD_AT="10").start()
+    wait_until_held(told.volume, "x")
+    told.send(signal.SIGTERM)
+    assert told.wait()[0] == 75
+    assert told.message()["reason"] == "interrupted at step 10, which is saved"
+    again = pod("steps 20", "finish 0", uid="b", JOBCTL_HOLD_AT="10").start()
+    assert [facts["pod"] for facts in wait_until_held(told.volume, "x", fence=2)] == ["pod-b"]
+    release(told.volume, "x")
+    assert again.wait()[0] == 0
+    assert pod("steps 20", "finish 0", uid="c", JOBCTL_HOLD_AT="10", JOBCTL_JOB_UID="another").run()[0] == 0
 
 
 def test_a_second_sigterm_ends_all_within_a_second(pod):

@@ -16,6 +16,8 @@ from pathlib import Path
 
 
 def main() -> int:
+    if sys.argv[1:4] == ["-m", "workers", "read"]:  # what it left is read by the real program
+        os.execv(os.environ["REAL_PYTHON"], [os.environ["REAL_PYTHON"], *sys.argv[1:]])
     config = json.loads(Path(sys.argv[sys.argv.index("--config") + 1]).read_text())
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(end(75, "interrupted at a step")))
     index = int(os.environ["JOB_COMPLETION_INDEX"])
