@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Decision = Literal["start", "running", "done"]
 T = TypeVar("T")
 OTHERS_SECONDS = 40.0  # how long another call may be at work on the same job: longer than Helm may take
+SILENT_SECONDS = 5.0
 AGAIN_SECONDS = 0.3
 
 
@@ -44,28 +45,38 @@ def prepare(
     `ask` says whether to ask the backend for what is there already under each name.
     """
     token = os.urandom(8).hex() if fresh else None
-    return [until_settled(partial(_prepared, session, job, token, replace, ask)) for job in jobs]
+    if not ask:
+        return [_prepared(session, job, token, replace, ask=False) for job in jobs]
+
+    def attempt(job: Asked, tries: int) -> Prepared:
+        if tries:
+            _settle(session, str(job.name))
+        return _prepared(session, job, token, replace, ask=True)
+
+    return [until_settled(session, partial(attempt, job)) for job in jobs]
 
 
-def until_settled(attempt: Callable[[int], T]) -> T:
+def until_settled(session: Session, attempt: Callable[[int], T]) -> T:
     """What `attempt` returns, which is given the number of tries before this one.
 
     It is tried again while another call is at work on the same job. Raises OvertakenError where that takes too long.
     """
-    deadline = time.monotonic() + OTHERS_SECONDS
+    start, noted = time.monotonic(), False
     for tries in itertools.count():
         try:
             return attempt(tries)
         except OvertakenError:
-            if time.monotonic() > deadline:
+            seconds = time.monotonic() - start
+            if seconds > OTHERS_SECONDS:
                 raise
+            if seconds > SILENT_SECONDS and not noted:
+                session.note("Another command is at work on this job: waiting for it to end.")
+                noted = True
             time.sleep(AGAIN_SECONDS)
     raise AssertionError("count has no end")
 
 
-def _prepared(session: Session, job: Asked, token: str | None, replace: bool, ask: bool, tries: int) -> Prepared:
-    if tries and ask:
-        _settle(session, str(job.name))
+def _prepared(session: Session, job: Asked, token: str | None, replace: bool, *, ask: bool) -> Prepared:
     with _rendering(session, str(job.name)) as rendering:
 
         def check() -> JobSpec:
@@ -158,14 +169,13 @@ def start(session: Session, job: Prepared, *, replace: bool, fresh: bool) -> tup
         if tries == 0:
             session.backend.submit(job.release)
             return job, "start"
-        now = _prepared_again(session, job)
-        is_same = _uid_of(now.record) == _uid_of(job.record)
+        now, is_same = _prepared_again(session, job)
         decision = decide(now, replace=replace and is_same, fresh=fresh and is_same)
         if decision == "start":
             session.backend.submit(now.release)
         return now, decision
 
-    return until_settled(attempt)
+    return until_settled(session, attempt)
 
 
 def start_again(session: Session, record: Record, tries: int = 0) -> Release:
@@ -180,13 +190,15 @@ def start_again(session: Session, record: Record, tries: int = 0) -> Release:
     return release
 
 
-def _prepared_again(session: Session, job: Prepared) -> Prepared:
-    """The same job, with what is there under its name by now."""
+def _prepared_again(session: Session, job: Prepared) -> tuple[Prepared, bool]:
+    """The job with what is there under its name by now; whether that is what was there before."""
     name = job.spec.name
     _settle(session, name)
     record = _existing(session, name)
-    revision = 1 if record is None else record.revision + 1
-    return Prepared(job.spec, _next_release(session, name, revision, job.release.values), record)
+    is_same = _uid_of(record) == _uid_of(job.record)
+    values = job.release.values if is_same else values_of(job.spec)  # without what --fresh and --replace put there
+    release = _next_release(session, name, 1 if record is None else record.revision + 1, values)
+    return Prepared(job.spec, release, record, job.continues if is_same else None), is_same
 
 
 def _next_release(session: Session, name: str, revision: int, values: dict[str, Any]) -> Release:

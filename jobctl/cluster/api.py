@@ -60,11 +60,12 @@ class Api:
 
     def __init__(self, client: ApiClient, place: Place) -> None:
         self.client, self.place = client, place
+        self.served = dict(GROUPS)  # plural → its API; what not every cluster has is added once it is found
 
     def path(self, plural: str, name: str = "", sub: str = "") -> str:
         """/apis/batch/v1/namespaces/NS/jobs/NAME/status."""
         scope = "" if plural in CLUSTER_SCOPED else f"/namespaces/{self.place.namespace}"
-        return f"/{GROUPS[plural]}{scope}/{plural}" + (f"/{name}" if name else "") + (f"/{sub}" if sub else "")
+        return f"/{self.served[plural]}{scope}/{plural}" + (f"/{name}" if name else "") + (f"/{sub}" if sub else "")
 
     def get(self, plural: str, name: str) -> Object:
         return self._json("GET", self.path(plural, name), f"read {plural} {name}")
@@ -103,6 +104,11 @@ class Api:
     def groups(self) -> set[str]:
         """The API groups that the server knows."""
         return {group["name"] for group in self._json("GET", "/apis", "read the API groups").get("groups") or []}
+
+    def preferred(self, group: str) -> str:
+        """The API of a group in the version that the server prefers: apis/GROUP/v1. Raises NotFoundError."""
+        found = self._json("GET", f"/apis/{group}", f"read the API group {group}")
+        return f"apis/{found['preferredVersion']['groupVersion']}"
 
     def watch(self, plural: str, seconds: int, **query: str) -> Iterator[Object]:
         """Events {type, object} from `resourceVersion` on, for so many seconds. Raises GoneError on 410."""

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
-from jobctl.backend import Event, LogLine, Record, Release, claim_of
-from jobctl.cluster import logs, progress, records, release
+from jobctl.backend import Event, LogLine, Record, Release, claim_of, live
+from jobctl.cluster import kueue, logs, progress, records, release
 from jobctl.cluster.api import Api, connect
 from jobctl.cluster.changes import Changes
 from jobctl.cluster.place import find_place
@@ -94,10 +94,12 @@ class KubernetesBackend:
         maps = {one["metadata"]["name"]: one for one in self.api.find("configmaps", labelSelector=records.JOBS)}
         waiting = any(records.needs_events(job, _own(pods, job)) for job in jobs.values())
         events = self._events() if waiting else []
-        return [
+        workloads = kueue.visible(self.api, jobs.values())
+        found = (
             records.record_of(job, pods, records.config_of(maps.get(records.config_name_of(job) or "")), events)
             for _, job in sorted(jobs.items())
-        ]
+        )
+        return [kueue.in_queue(record, workloads) for record in found]
 
     def record(self, name: str) -> Record:
         job = self._job(name)
@@ -106,7 +108,8 @@ class KubernetesBackend:
         with contextlib.suppress(NotFoundError):
             config_map = self.api.get("configmaps", records.config_name_of(job) or job["metadata"]["name"])
         events = self._events() if records.needs_events(job, _own(pods, job)) else []
-        return records.record_of(job, pods, records.config_of(config_map), events)
+        record = records.record_of(job, pods, records.config_of(config_map), events)
+        return kueue.in_queue(record, kueue.visible(self.api, [job]))
 
     def values(self, name: str) -> dict[str, Any]:
         """The newest revision's values as they were given; from the job's config where Helm has forgotten them."""
@@ -116,19 +119,20 @@ class KubernetesBackend:
             return self.record(name).values
 
     def suspend(self, name: str) -> None:
-        self._set(name, True, {})
+        self._let_run(name, False, {})
 
     def resume(self, name: str) -> None:
-        self._set(name, False, {records.CANCELLED: None})
+        self._let_run(name, True, {records.CANCELLED: None})
 
     def cancel(self, name: str) -> None:
-        self._set(name, True, {records.CANCELLED: datetime.now(UTC).isoformat(timespec="seconds")})
+        self._let_run(name, False, {records.CANCELLED: datetime.now(UTC).isoformat(timespec="seconds")})
 
-    def delete(self, name: str) -> None:
+    def delete(self, name: str) -> int:
         """Uninstall, then remove by label what Helm has forgotten. Claims and what is on them stay."""
         known = self.helm.is_ours(name)
         if not self._remove(name) and not known:
             raise self._not_found(name)
+        return len(live(self.api.find("pods", labelSelector=_selector(name))))
 
     def logs(self, name: str, index: int | None, follow: bool) -> Iterator[LogLine]:
         completions = int(self._job(name)["spec"].get("completions") or 1)
@@ -254,14 +258,19 @@ class KubernetesBackend:
     def _events(self) -> list[Object]:
         return self.api.find("events", fieldSelector="type=Warning")
 
-    def _set(self, name: str, suspend: bool, annotations: dict[str, str | None]) -> None:
+    def _let_run(self, name: str, may_run: bool, annotations: dict[str, str | None]) -> None:
+        """Have its Job suspended or resumed: by Kueue, where that manages it, as it would undo what others do."""
         job = self._job(name)
         conditions = (job.get("status") or {}).get("conditions") or []
         if any(c["type"] in ("Complete", "Failed") and c["status"] == "True" for c in conditions):
             raise RefusedError(f"Job {name} has ended: `jobctl retry {name}` runs it again.")
-        self.api.patch(
-            "jobs", job["metadata"]["name"], {"metadata": {"annotations": annotations}, "spec": {"suspend": suspend}}
-        )
+        change: Object = {"metadata": {"annotations": annotations}}
+        workload = kueue.governing(self.api, job)
+        if workload is None:
+            change["spec"] = {"suspend": not may_run}
+        else:
+            kueue.set_active(self.api, workload, may_run)
+        self.api.patch("jobs", job["metadata"]["name"], change)
 
 
 def _own(pods: list[Object], job: Object) -> list[Object]:

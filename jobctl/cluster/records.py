@@ -81,15 +81,15 @@ def record_of(
         if said := waiting_for(pod, by_object.get(uid_of(pod))):
             pod["metadata"].setdefault("annotations", {})[WAITING_ANNOTATION] = said
     conditions = {c["type"] for c in (job.get("status") or {}).get("conditions") or [] if c.get("status") == "True"}
-    cancelled = CANCELLED in annotations
+    suspended = bool(job["spec"].get("suspend"))
     return Record(
         name=release_of(job),
         revision=revision_of(job),
         values=values_of(job, config),
         job=job,
         pods=own,
-        suspended=bool(job["spec"].get("suspend")),
-        cancelled=cancelled,
+        suspended=suspended,
+        cancelled=suspended and CANCELLED in annotations,  # where somebody else has let it go on, it is not
         controller="finished" if conditions & {"Complete", "Failed"} else "alive",
         created_at=parse_time(job["metadata"].get("creationTimestamp")) or datetime.now(UTC),
     )

@@ -159,7 +159,8 @@ class Helm:
 
 def overtaken(name: str) -> OvertakenError:
     return OvertakenError(
-        f"Another command changes {name} at this moment: `jobctl status {name}` shows what it is now; try again then."
+        f"Another command changes {name} at this moment, or was killed while it did: `jobctl status {name}` shows what "
+        "is there. Try again in two minutes at the latest: what a killed one left is mended then."
     )
 
 

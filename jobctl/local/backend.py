@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jobctl
-from jobctl.backend import Event, LogLine, Record, Release, claim_of
+from jobctl.backend import Event, LogLine, Record, Release, claim_of, live
 from jobctl.errors import JobctlError, NotFoundError, OvertakenError, RefusedError, UsageError, nearest
 from jobctl.local import kubelet, logs, pods
 from jobctl.local.job_object import CANCELLED, apply_verb, is_true
@@ -101,16 +101,19 @@ class LocalBackend:
     def cancel(self, name: str) -> None:
         self._change(name, "cancel")
 
-    def delete(self, name: str) -> None:
-        """Forget the job at once; its pods get their grace period. Volumes stay."""
+    def delete(self, name: str) -> int:
+        """Forget the job at once; its pods get their grace period: how many still live. Volumes stay."""
         with self._lock():
             directories = self._revisions(name)
             if not directories:
                 raise self._not_found(name)
+            ending = 0
             for directory in directories:
+                ending += _living(directory)
                 directory.deleted.touch()
                 self._send(directory, "delete")
             self._sweep(name)
+        return ending
 
     def logs(self, name: str, index: int | None, follow: bool) -> Iterator[LogLine]:
         """Lines of all attempts of all kept revisions, oldest first. Follows until the newest revision has ended."""
@@ -356,6 +359,14 @@ def _record(directory: RevisionDir) -> Record:
         controller=controller,
         created_at=datetime.fromisoformat(status["created_at"]),
     )
+
+
+def _living(directory: RevisionDir) -> int:
+    """How many of its pods live, as far as that can be read: it is deleted all the same."""
+    try:
+        return len(live(_record(directory).pods))
+    except (JobctlError, OSError, ValueError, LookupError, TypeError):
+        return 0
 
 
 def _tell_truth(job: dict[str, Any], found: list[dict[str, Any]]) -> None:
