@@ -107,7 +107,7 @@ def listen(descriptor: int, backlog: int) -> None:
 
 def hang_up(held: socket.socket) -> None:
     """Have nobody listen at a held port: connections are refused until somebody does again."""
-    with contextlib.suppress(OSError):  # nobody did
+    if held.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):  # one that never listened would be spoilt by it
         held.shutdown(socket.SHUT_RDWR)
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
 
