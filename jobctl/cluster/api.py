@@ -236,14 +236,12 @@ def retry_after_seconds(status: int, headers: Mapping[str, str]) -> float | None
     return seconds + random.uniform(0, 0.2)  # noqa: S311 - so that clients don't come back in step
 
 
-def lines_of(response: Any, torn: bool = False) -> Iterator[bytes]:
-    """Whole lines of a streamed response, as they come, without their ends; a last torn line only if asked for."""
+def lines_of(response: Any) -> Iterator[bytes]:
+    """Whole lines of a streamed response, as they come, without their ends; a last torn line is left out."""
     rest = b""
     while chunk := response.read1():
         *lines, rest = (rest + chunk).split(b"\n")
         yield from lines
-    if torn and rest:
-        yield rest
 
 
 def _why(error: Exception) -> str:

@@ -23,7 +23,8 @@ def main() -> int:
     attempts = run / "attempts"
     attempts.mkdir(parents=True, exist_ok=True)
     fence = len(list(attempts.glob(f"{index}.*.json"))) + 1
-    (attempts / f"{index}.{os.environ['JOBCTL_POD_UID']}.json").write_text("{}")
+    record = {"index": index, "fence": fence, "jobUid": os.environ["JOBCTL_JOB_UID"]}
+    (attempts / f"{index}.{os.environ['JOBCTL_POD_UID']}.json").write_text(json.dumps(record))
     steps = int(os.environ.get("FAKE_STEPS", "3"))
     print(f"{config['kind']} {config['run']} index {index} attempt {fence}", flush=True)
     write_metrics(run, index, fence, steps)
