@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from jobctl.cluster.api import Api
+from jobctl.cluster.api import Api, read_some
 from jobctl.cluster.refusals import ForbiddenError
 from jobctl.errors import JobctlError
 from jobctl.objects import by_index, metrics_port_of, parse_time, phase_of, read_summary, termination_of
@@ -25,7 +25,6 @@ Line = dict[str, Any]
 SCRAPE_SECONDS = 2.0  # for one pod's answer to begin, and again for all of it
 ALL_SECONDS = 6.0  # for those of one job: no other is asked after that
 SCRAPE_BYTES = 1024 * 1024  # a worker has about 10 KiB to say
-_BLOCK_BYTES = 64 * 1024
 AT_ONCE = 8
 MOST_INDEXES = 64
 # What a rate can be told from without a second look: gauges in units of `step` a second, by preference.
@@ -61,25 +60,15 @@ def _lines(api: Api, pod: Object, port: int | None, now: float, until: float) ->
         return []
     path = api.path("pods", f"{pod['metadata']['name']}:{port}", "proxy/metrics")
     try:
-        with api.open("GET", path, "get pods/proxy", read_seconds=SCRAPE_SECONDS) as response:
-            return lines_of_metrics(_answer(response).decode("utf-8", "replace"), now)
+        with api.open("GET", path, "get pods/proxy", read_seconds=SCRAPE_SECONDS, patience_seconds=0) as response:
+            said = read_some(response, SCRAPE_BYTES, SCRAPE_SECONDS)
+        return lines_of_metrics(said.decode("utf-8", "replace"), now)
     except ForbiddenError:
         if _may_ask(api):
             return []  # the pod's own answer
         raise
     except JobctlError:
         return []  # the pod does not listen yet, or a network policy keeps the API server away from it
-
-
-def _answer(response: Any) -> bytes:
-    """A response's body as far as it comes in time, up to a size."""
-    said, until = b"", time.monotonic() + SCRAPE_SECONDS
-    while len(said) < SCRAPE_BYTES and time.monotonic() < until:
-        block = response.read1(_BLOCK_BYTES, decode_content=False)
-        if not block:
-            break
-        said += block
-    return said[:SCRAPE_BYTES]
 
 
 def _may_ask(api: Api) -> bool:

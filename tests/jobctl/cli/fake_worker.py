@@ -3,7 +3,8 @@
 
 It is started through $JOBCTL_WORKER_PYTHON and keeps the worker's contract towards the CLI: metrics lines, a published
 result, a termination message, exit codes. What it does is steered by the job's environment: FAKE_STEPS (default 3),
-FAKE_STEP_SECONDS (0), FAKE_EXIT (0), FAKE_REASON, FAKE_EXIT_ONCE (the first attempt's exit code, instead).
+FAKE_STEP_SECONDS (0), FAKE_EXIT (0), FAKE_REASON, FAKE_EXIT_ONCE (the first attempt's exit code, instead),
+FAKE_CLOCK_SECONDS (how far its clock is off).
 """
 
 import hashlib
@@ -42,7 +43,8 @@ def write_metrics(run: Path, index: int, fence: int, steps: int) -> None:
         for step in range(1, steps + 1):
             time.sleep(float(os.environ.get("FAKE_STEP_SECONDS", "0")))
             print(f"step {step}", flush=True)
-            line = {"time": time.time(), "step": step, "steps": steps, "loss": 1 / step}
+            moment = time.time() + float(os.environ.get("FAKE_CLOCK_SECONDS", "0"))
+            line = {"time": moment, "step": step, "steps": steps, "loss": 1 / step}
             print(json.dumps(line), file=file, flush=True)
 
 
