@@ -30,7 +30,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         "XDG_CONFIG_HOME": str(tmp_path / "config"),
         "JOBCTL_HOME": str(home),
         "JOBCTL_WORKER_PYTHON": str(FAKE_WORKER),
-        "REAL_PYTHON": sys.executable,
         "JOBCTL_LOCAL_BACKOFF_SCALE": "0.01",
     }
     for name, value in environ.items():

@@ -3,7 +3,8 @@
 
 It is started through $JOBCTL_WORKER_PYTHON and keeps the worker's contract towards the CLI: metrics lines, a published
 result, a termination message, exit codes. What it does is steered by the job's environment: FAKE_STEPS (default 3),
-FAKE_STEP_SECONDS (0), FAKE_EXIT (0), FAKE_REASON, FAKE_EXIT_ONCE (the first attempt's exit code, instead).
+FAKE_STEP_SECONDS (0), FAKE_EXIT (0), FAKE_REASON, FAKE_EXIT_ONCE (the first attempt's exit code, instead),
+FAKE_CLOCK_SECONDS (how far its clock is off).
 """
 
 import hashlib
@@ -16,8 +17,6 @@ from pathlib import Path
 
 
 def main() -> int:
-    if sys.argv[1:4] == ["-m", "workers", "read"]:  # what it left is read by the real program
-        os.execv(os.environ["REAL_PYTHON"], [os.environ["REAL_PYTHON"], *sys.argv[1:]])
     config = json.loads(Path(sys.argv[sys.argv.index("--config") + 1]).read_text())
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(end(75, "interrupted at a step")))
     index = int(os.environ["JOB_COMPLETION_INDEX"])
@@ -25,7 +24,8 @@ def main() -> int:
     attempts = run / "attempts"
     attempts.mkdir(parents=True, exist_ok=True)
     fence = len(list(attempts.glob(f"{index}.*.json"))) + 1
-    (attempts / f"{index}.{os.environ['JOBCTL_POD_UID']}.json").write_text("{}")
+    record = {"index": index, "fence": fence, "jobUid": os.environ["JOBCTL_JOB_UID"]}
+    (attempts / f"{index}.{os.environ['JOBCTL_POD_UID']}.json").write_text(json.dumps(record))
     steps = int(os.environ.get("FAKE_STEPS", "3"))
     print(f"{config['kind']} {config['run']} index {index} attempt {fence}", flush=True)
     write_metrics(run, index, fence, steps)
@@ -43,7 +43,8 @@ def write_metrics(run: Path, index: int, fence: int, steps: int) -> None:
         for step in range(1, steps + 1):
             time.sleep(float(os.environ.get("FAKE_STEP_SECONDS", "0")))
             print(f"step {step}", flush=True)
-            line = {"time": time.time(), "step": step, "steps": steps, "loss": 1 / step}
+            moment = time.time() + float(os.environ.get("FAKE_CLOCK_SECONDS", "0"))
+            line = {"time": moment, "step": step, "steps": steps, "loss": 1 / step}
             print(json.dumps(line), file=file, flush=True)
 
 
