@@ -55,7 +55,7 @@ def expect(fault: str, at: str, moments: dict[str, list[str]]) -> None:
 
 
 if LOOP in sys.orig_argv and (wanted := os.environ.get("JOBCTL_TEST_FAULT")):
-    expect(**json.loads(wanted))
+    expect(**json.loads(json.loads(wanted) if wanted.startswith('"') else wanted))  # --set may have left it quoted
 if {LOOP, SIMULATOR} & set(sys.orig_argv) and (pace := os.environ.get("JOBCTL_TEST_PACE")):
     import loop_pace
 
