@@ -24,11 +24,12 @@ if (
     importlib.import_module("loop_pace").adopt(PACE)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests may take longer where loops do."""
-    for item in items:
-        if PACE > 1 and (marker := item.get_closest_marker("timeout")):
-            item.add_marker(pytest.mark.timeout(patience(marker.args[0])), append=False)
+    for item in items if PACE > 1 else []:
+        marker = item.get_closest_marker("timeout")
+        seconds = marker.args[0] if marker else float(config.getoption("timeout"))
+        item.add_marker(pytest.mark.timeout(patience(seconds)), append=False)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
