@@ -206,12 +206,22 @@ def read(path: Path, is_text: IsText = lambda path: False) -> list[dict[str, Any
     return documents
 
 
+def fault_of(text: str) -> str | None:
+    """Why a text can't be written as UTF-8 or handed to a process, as the end of a sentence; None for any other."""
+    if "\0" in text:
+        return "holds U+0000, which ends a text where a process reads it"
+    odd = next((letter for letter in text if "\ud800" <= letter <= "\udfff"), None)
+    return odd and f"holds U+{ord(odd):04X}, which is half a character or a byte that is not UTF-8"
+
+
 def assigned_key(text: str) -> Keys:
     r"""`settings.lr=1e-4` as ("settings", "lr"); `\.` is a dot inside a key.
 
     Raises UsageError where there is no `=` or no key.
     """
     key, equals, _ = text.partition("=")
+    if fault := fault_of(text):
+        raise UsageError(f"--set: {key if key.isprintable() else ascii(key)} {fault}.")
     path = tuple(part.replace("\\.", ".").strip() for part in re.split(r"(?<!\\)\.", key))
     if not equals or not all(path):
         raise UsageError(f"--set {text!r} is no assignment: write KEY=VALUE, such as --set settings.steps=500.")
