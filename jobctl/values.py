@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from jobctl.documents import LIST_ITEM
+from jobctl.schema import takes_text
 from jobctl.spec import JobSpec
 from jobctl.version import __version__
 
@@ -37,6 +39,15 @@ def spec_hash(manifest: list[dict[str, Any]]) -> str:
 def job_of(manifest: list[dict[str, Any]]) -> dict[str, Any]:
     """The one Job among the rendered objects."""
     return next(document for document in manifest if document["kind"] == "Job")
+
+
+def as_text(value: Any, path: tuple[str, ...] = ()) -> Any:
+    """Values of an older jobctl as one that reads texts as typed would have sent them: no numbers where text is meant."""
+    if isinstance(value, dict):
+        return {key: as_text(item, (*path, key)) for key, item in value.items()}
+    if isinstance(value, list):
+        return [as_text(item, (*path, LIST_ITEM)) for item in value]
+    return json.dumps(value) if isinstance(value, bool | int | float) and takes_text(path) else value
 
 
 def spec_of(manifest: list[dict[str, Any]]) -> dict[str, Any]:
