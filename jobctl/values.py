@@ -42,7 +42,7 @@ def job_of(manifest: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def as_text(value: Any, path: tuple[str, ...] = ()) -> Any:
-    """Values of an older jobctl as one that reads texts as typed would have sent them: no numbers where text is meant."""
+    """Values that an older jobctl sent as this one would have sent them: no numbers where text is meant."""
     if isinstance(value, dict):
         return {key: as_text(item, (*path, key)) for key, item in value.items()}
     if isinstance(value, list):
