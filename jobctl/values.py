@@ -64,6 +64,8 @@ def with_environment(spec: Mapping[str, Any], job: Mapping[str, Any]) -> dict[st
     names = spec.get("env")
     if not isinstance(names, list):
         return dict(spec)
-    (container, *_) = job["spec"]["template"]["spec"]["containers"]
-    found = {entry["name"]: str(entry.get("value", "")) for entry in container.get("env") or []}
-    return {**spec, "env": {name: found[name].replace("$$", "$") for name in names if name in found}}
+    pod = ((job.get("spec") or {}).get("template") or {}).get("spec") or {}
+    (container, *_) = pod.get("containers") or [{}]
+    found = {str(entry.get("name")): str(entry.get("value", "")) for entry in container.get("env") or []}
+    asked = [name for name in names if isinstance(name, str) and name in found]
+    return {**spec, "env": {name: found[name].replace("$$", "$") for name in asked}}
