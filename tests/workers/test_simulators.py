@@ -87,9 +87,13 @@ def test_a_stop_drops_what_is_in_flight_and_records_what_has_ended(tmp_path, fak
 def test_sigterm_and_sigint_are_left_to_the_collecting_process(tmp_path, fake):
     signalled = []
 
+    def has_started(pid):
+        ignored = re.search(r"SigIgn:\t(\w+)", Path(f"/proc/{pid}/status").read_text())[1]
+        return int(ignored, 16) & 1 << signal.SIGTERM - 1
+
     class Signalling(Report):
-        def beat(self):  # both simulate
-            for pid in simulators():
+        def beat(self):
+            for pid in filter(has_started, simulators()):
                 signalled.append(pid)
                 os.kill(pid, signal.SIGTERM)
                 os.kill(pid, signal.SIGINT)
@@ -133,11 +137,31 @@ def test_a_failure_in_a_simulator_is_raised_here(tmp_path, fake):
 
 
 def test_one_that_stands_still_is_not_covered_by_the_other(tmp_path, fake):
-    stop, report = threading.Event(), Report()
-    report.then = stop.set
-    collect(tmp_path, partial(fake.Troubled, {SETTINGS.seed_of(0): fake.stand_still}, 0.2), report, stop)
+    class Watching(Report):
+        def beat(self):
+            if (tmp_path / "still").exists():
+                super().beat()
+
+    stop, report = threading.Event(), Watching()
+    report.then = lambda: stop.set() if len(report.episodes) == 2 else None
+    trouble = partial(fake.stand_still, tmp_path / "still")
+    collect(tmp_path, partial(fake.Troubled, {SETTINGS.seed_of(0): trouble}, 0.03), report, stop)
     assert 0 not in report.episodes
-    assert len(report.beats) <= 1
+    assert len(report.beats) <= 2, "what it did before is told, nothing after it"
+
+
+def test_simulators_that_start_give_signs_of_life_by_their_work_alone(tmp_path, fake):
+    """They import and make their environments, which is done only when they have given some."""
+    enough = tmp_path / "enough"
+
+    class Starting(Report):
+        def beat(self):
+            super().beat()
+            if len(self.beats) == 8:
+                enough.touch()
+
+    report = collect(tmp_path / "data", partial(fake.slow_to_make, enough), Starting())
+    assert sorted(report.episodes) == list(range(EPISODES))
 
 
 def test_a_simulator_prints_its_stacks_when_the_supervisor_asks(tmp_path, fake, capfd):

@@ -94,6 +94,13 @@ def stand_still(sign=None):
     time.sleep(5)
 
 
+def slow_to_make(enough):
+    """At work until this file is there."""
+    while not enough.exists():
+        sum(range(10_000))
+    return FakeEnv(0.0)
+
+
 def without_a_renderer():
     raise BadConfigError("no pictures")
 
