@@ -6,7 +6,7 @@ from typing import Literal
 
 import click
 
-from jobctl.cli.options import name_argument
+from jobctl.cli.options import allow_env_option, name_argument
 from jobctl.cli.session import Session
 from jobctl.errors import NotFoundError, RefusedError
 from jobctl.status import State
@@ -47,6 +47,7 @@ def resume_command(session: Session, name: str) -> None:
 
 @click.command("retry")
 @name_argument
+@allow_env_option
 @click.option(
     "--wait", is_flag=True, help="Stay until it ends; its end is the exit status. Ctrl-C only stops watching."
 )

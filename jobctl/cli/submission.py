@@ -11,7 +11,7 @@ from jobctl import helm
 from jobctl.backend import Record, Release, home_directory
 from jobctl.errors import NotFoundError, UnreachableError, UsageError
 from jobctl.spec import Asked, JobSpec, validate
-from jobctl.values import spec_hash, values_of
+from jobctl.values import as_text, spec_hash, spec_of, values_of
 
 if TYPE_CHECKING:
     from jobctl.cli.session import Session
@@ -80,10 +80,10 @@ def _rendered(
     `check` is called while Helm connects to a cluster.
     """
     if session.is_local:
-        from jobctl.local.translate import translate
+        from jobctl.local.admission import admit
 
         release = Release(name, revision, values, rendering.of(values))
-        translate(release.manifest)  # refuses by name what can't run here, before anything of the sequence is started
+        admit(release, home_directory(os.environ), os.environ, session.allowed_env)
         return release
     if is_new or session.place is None:
         return Release(name, 1, values, rendering.of(values))
@@ -118,7 +118,7 @@ def decide(prepared: Prepared, *, replace: bool, fresh: bool) -> Decision:
 
 def start_again(session: Session, record: Record) -> Release:
     """Submit the same values as the next revision. Returns what was sent."""
-    values = session.backend.values(record.name)
+    values = as_text(session.backend.values(record.name))
     if session.is_local:
         planned = {**(values.get("planned") or {}), "revision": record.revision + 1}
         values = {**values, "planned": planned}
@@ -162,8 +162,8 @@ def _hash_of(record: Record) -> str | None:
 
 
 def _taken(prepared: Prepared, record: Record) -> str:
-    old = config_of(helm.template(record.name, record.values))["spec"]
-    keys = differing_keys(old, config_of(prepared.release.manifest)["spec"])
+    old = spec_of(helm.template(record.name, as_text(record.values)))
+    keys = differing_keys(old, spec_of(prepared.release.manifest))
     differs = f"they differ in {', '.join(keys)}" if keys else "this chart gives it another hash"
     return (
         f"The name {record.name} is taken by another spec ({differs}): choose another --name, "

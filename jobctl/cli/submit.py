@@ -33,7 +33,7 @@ def submit_command(session: Session, replace: bool, dry_run: bool, wait: bool, f
     documents in one file run in order: submit waits between them, the same command again continues, and a failed one
     stops the sequence with exit status 1.
     """
-    prepared = prepare(session, asked_of(flags), fresh=fresh)
+    prepared = prepare(session, asked_of(flags, session.note), fresh=fresh)
     decisions = [decide(job, replace=replace, fresh=fresh) for job in prepared]
     for number, (job, decision) in enumerate(zip(prepared, decisions, strict=True), start=1):
         starts = decision == "start" and not dry_run
@@ -58,7 +58,7 @@ def submit_command(session: Session, replace: bool, dry_run: bool, wait: bool, f
 def render_command(session: Session, fresh: bool, **flags: Any) -> None:
     """Print exactly the objects that submit would send, as YAML."""
     # Helm itself asks a cluster for the revision that names end in: the client needn't be loaded for it.
-    prepared = prepare(session, asked_of(flags), fresh=fresh, ask=session.is_local)
+    prepared = prepare(session, asked_of(flags, session.note), fresh=fresh, ask=session.is_local)
     if not session.is_open:
         session.say_where()
     documents = [document for job in prepared for document in job.release.manifest]

@@ -13,6 +13,7 @@ from jobctl.backend import Event, Record
 from jobctl.cluster.backoff import backoffs
 from jobctl.cluster.refusals import Place, refusal_in
 from jobctl.objects import BACKOFF_ANNOTATION, WAITING_ANNOTATION, by_index, condition_of, one_line, parse_time
+from jobctl.values import with_environment
 
 Object = dict[str, Any]
 
@@ -154,7 +155,7 @@ def values_of(job: Object, config: Object | None) -> dict[str, Any]:
     """The values that make this job again: the normalised spec in its config, else what the Job itself tells."""
     if config and isinstance(config.get("spec"), dict):
         fresh = config.get("freshToken")
-        return {**config["spec"], **({"planned": {"freshToken": fresh}} if fresh else {})}
+        return {**with_environment(config["spec"], job), **({"planned": {"freshToken": fresh}} if fresh else {})}
     labels = job["metadata"].get("labels") or {}
     values: dict[str, Any] = {
         key: labels[f"jobctl.dev/{key}"] for key in ("kind", "task", "gpu") if f"jobctl.dev/{key}" in labels

@@ -114,7 +114,7 @@ class Helm:
         where = ["--namespace", self.place.namespace]
         if self.place.context != IN_CLUSTER:
             where += ["--kube-context", self.place.context]
-        stdin = "" if values is None else json.dumps(values, allow_nan=False)
+        stdin = "" if values is None else helm.to_yaml(values)
         try:
             return helm.run([*arguments, *where], stdin, seconds, meanwhile)
         except helm.HelmError as error:

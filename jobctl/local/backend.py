@@ -20,7 +20,8 @@ from jobctl.backend import Event, LogLine, Record, Release, claim_of
 from jobctl.errors import JobctlError, NotFoundError, RefusedError, UsageError, nearest
 from jobctl.local import kubelet, logs, pods
 from jobctl.local.job_object import CANCELLED, apply_verb, is_true
-from jobctl.local.layout import RevisionDir, jobs_directory
+from jobctl.local.layout import RevisionDir, jobs_directory, make_private
+from jobctl.local.secrets import read_secrets
 from jobctl.local.state import Identity, locked, read_json, timestamp, write_json
 from jobctl.local.translate import translate
 from jobctl.volume import DirectoryReader
@@ -53,8 +54,10 @@ class LocalBackend:
         if not _NAME.fullmatch(release.name):
             raise UsageError(f"{release.name!r} is no name for a job: lower-case letters, digits and '-', at most 53.")
         job = translate(release.manifest)
+        read_secrets(job, self.home, os.environ)
         scale = backoff_scale()
         try:
+            make_private(self.home)
             with self._lock():
                 self._sweep(release.name)
                 older = self._revisions(release.name)

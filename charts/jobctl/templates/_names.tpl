@@ -46,14 +46,14 @@ app.kubernetes.io/instance: {{ .run | quote }}
 {{ include "jobctl.selectorLabels" . }}
 app.kubernetes.io/component: worker
 app.kubernetes.io/version: {{ .version | quote }}
-app.kubernetes.io/managed-by: {{ .managedBy }}
-jobctl.dev/kind: {{ .spec.kind }}
-jobctl.dev/task: {{ .spec.task }}
+app.kubernetes.io/managed-by: {{ .managedBy | quote }}
+jobctl.dev/kind: {{ .spec.kind | quote }}
+jobctl.dev/task: {{ .spec.task | quote }}
 jobctl.dev/gpu: {{ .spec.gpu | quote }}
 jobctl.dev/spec-hash: {{ .specHash | quote }}
 {{- end -}}
 
 {{- /* The pod's labels as YAML: the spec's own, which never replace those that objects are found by. */ -}}
 {{- define "jobctl.podLabels" -}}
-{{- merge (dict) (include "jobctl.labels" . | fromYaml) .spec.pod.labels | toYaml -}}
+{{- merge (dict) (include "jobctl.labels" . | fromYaml) .spec.pod.labels | include "jobctl.quoted" -}}
 {{- end -}}

@@ -176,8 +176,7 @@ def fault(runs: Runs, name: str, step: int, *moments: Sequence[str]) -> list[str
         os.chown(path, UID, UID)
     leases = {str(lease): list(at) for lease, at in enumerate(moments, start=1)}
     what = {"fault": name, "checkpoint": f"step-{step:08d}", "moments": leases}
-    # twice, as --set reads YAML and this is to stay text
-    env = {"PYTHONPATH": f"/shared/faults:{SOURCE}", "JOBCTL_TEST_FAULT": json.dumps(json.dumps(what))}
+    env = {"PYTHONPATH": f"/shared/faults:{SOURCE}", "JOBCTL_TEST_FAULT": json.dumps(what)}
     return [f"--set=env.{key}={value}" for key, value in env.items()]
 
 
