@@ -28,6 +28,12 @@ HELPER = Path(__file__).parent / "episodes" / "fake_collect.py"
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["workers.collect", "workers.loop", "gymnasium", "zarr", "matplotlib.figure"])
 EPISODES = 8
+SUPERVISOR = """
+import sys
+from pathlib import Path
+from workers.supervise import main
+sys.exit(main("collect", Path(sys.argv[1]), [sys.executable, sys.argv[2]]))
+"""
 
 
 class Collection:
@@ -325,12 +331,9 @@ def supervised(collection, job: str, **more) -> tuple[int, str]:
     collection.volume.mkdir(exist_ok=True)
     config = collection.volume / "config.json"
     config.write_text(json.dumps(config_of(**more)))
-    program = "import sys; from pathlib import Path; from workers.supervise import main; " + (
-        "sys.exit(main('collect', Path(sys.argv[1]), [sys.executable, sys.argv[2]]))"
-    )
     env = {"JOBCTL_VOLUME": collection.volume, "JOBCTL_TMP": collection.volume, "JOBCTL_METRICS_PORT": "0"}
     done = subprocess.run(
-        [sys.executable, "-c", program, str(config), str(HELPER)],
+        [sys.executable, "-c", SUPERVISOR, str(config), str(HELPER)],
         env={**os.environ, **{name: str(value) for name, value in env.items()}, "JOBCTL_JOB_UID": job},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
