@@ -1,5 +1,7 @@
 """Evaluation: on episodes that no training saw, beside baselines, merged by whoever sees all parts, judged by gates."""
 
+import dataclasses
+import hashlib
 import json
 import re
 import shutil
@@ -14,6 +16,7 @@ import pytest
 from workers import __version__, checkpoint, evaluate, results, storage, train
 from workers.config import Config
 from workers.episodes import ledger, reader
+from workers.episodes.schema import SCHEMA
 from workers.episodes.split import split_of
 from workers.errors import BadConfigError, BadDataError, GateMissedError, InterruptedRun
 from workers.lease import Lease
@@ -215,8 +218,10 @@ def test_what_is_undefined_misses_its_gate_and_is_absent_from_the_figures(volume
     own = volume / "datasets" / "own"
     own.mkdir()
     (own / "episodes").symlink_to((volume / "datasets/tiny/episodes").resolve())
-    for entry in entries:
-        ledger.record(own, entry)
+    text = json.dumps([dataclasses.asdict(entry) for entry in entries])
+    vouched = {"ledgerSha256": hashlib.sha256(text.encode()).hexdigest()}
+    (own / "ledger.json").write_text(text)
+    (own / "manifest.json").write_text(json.dumps({"schema": SCHEMA, **ledger.counts(entries), **vouched}))
 
     with pytest.raises(GateMissedError, match=r"recall_drop is undefined, the gate is 0\.50"):
         evaluate.run(config(data="datasets/own", gates={"recall_drop": 0.5}), process(volume))
@@ -296,8 +301,8 @@ def test_episodes_that_shaped_the_weights_are_never_judged(volume, monkeypatch):
 def labels_of_others(load: Any) -> Any:
     """A reader whose episodes bear labels of other episodes: as many positives, in runs as long, and no cause."""
 
-    def shuffled(dataset: Path, entries: Any, *arrays: Any) -> Any:
-        episodes = load(dataset, entries, *arrays)
+    def shuffled(dataset: Path, entries: Any, **keys: Any) -> Any:
+        episodes = load(dataset, entries, **keys)
         random = np.random.default_rng(len(episodes))
         labels = [episodes[place]["horizon_labels"] for place in random.permutation(len(episodes))]
         stream = np.roll(np.concatenate(labels), random.integers(sum(map(len, labels))), axis=0)
