@@ -11,10 +11,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from workers import attempts, fresh, results
 from workers.episodes import ledger
@@ -46,6 +46,7 @@ TERMINATION_BYTES = 4096
 REASON_CHARACTERS = 600  # at most 6 bytes each in JSON
 DISK_POLL_SECONDS = 2.0
 DEFAULT_WATCHDOG_SECONDS = 180.0
+_T = TypeVar("_T")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _UNUSABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR}
 
@@ -177,7 +178,7 @@ class Supervisor:
             fresh.move_aside(lease, targets, self.work.token, **names, **waiting)  # type: ignore[arg-type]
         return lease
 
-    def _despite_full_disk(self, call: Callable[[], Lease]) -> Lease:
+    def _despite_full_disk(self, call: Callable[[], _T]) -> _T:
         """A run that goes on never ends for want of space: it waits until somebody makes some."""
         while True:
             try:
@@ -281,8 +282,7 @@ class Supervisor:
         finally:
             for loop in loops:
                 loop.kill()
-        failed = next((loop for loop, code in zip(loops, codes, strict=True) if code), loops[0])
-        self.summary.update(loops[0].summary() | failed.summary())
+        self.summary.update(loops[0].summary() | loops[self._at_fault(codes)].summary())
         for loop in loops:
             loop.close()
         return ending or self._judge(codes)
@@ -298,12 +298,20 @@ class Supervisor:
             "JOBCTL_LOCAL_RANK": str(local_rank),
             "JOBCTL_SUPERVISOR_PID": str(os.getpid()),
             "PYTHONUNBUFFERED": "1",
-            **self._group_env(),
+            **self._group_env(local_rank),
         }
-        return LoopProcess(self.command, env, runtime.tmp, self.log)
+        return LoopProcess(self.command, env, runtime.tmp, self.log, self._handed_over(local_rank))
 
-    def _group_env(self) -> dict[str, str]:
+    def _group_env(self, local_rank: int) -> Mapping[str, str]:
         return {}
+
+    def _handed_over(self, local_rank: int) -> Sequence[int]:
+        """Open files that the loop of this rank inherits."""
+        return ()
+
+    def _at_fault(self, codes: Sequence[int | None]) -> int:
+        """The local rank whose end says why the pod's loops ended; 0 if none failed."""
+        return next((rank for rank, code in enumerate(codes) if code), 0)
 
     def _called_off(self, loops: Sequence[LoopProcess]) -> Ending | None:
         """Why the loops have to be ended for the sake of other replicas."""
@@ -311,7 +319,7 @@ class Supervisor:
 
     def _watch(self, loops: Sequence[LoopProcess]) -> Ending | None:
         """Until all loops have ended or one has failed: None; otherwise why they have to be killed."""
-        watchdog = Watchdog(self.watchdog_seconds)
+        watchdog = Watchdog(self.watchdog_seconds, loops)
         forwarded = False
         while True:
             codes = [loop.poll() for loop in loops]
@@ -330,20 +338,24 @@ class Supervisor:
                 return Ending(InterruptedRun.code, "a newer attempt has taken the lease", outside=True)
             if (called_off := self._called_off(loops)) is not None:
                 return called_off
-            if not forwarded and watchdog.look(loops):
-                return self._dump_stacks(loops, watchdog)
+            if not forwarded and (ranks := watchdog.look()):
+                return self._dump_stacks(loops, ranks)
             time.sleep(TICK_SECONDS)
 
-    def _dump_stacks(self, loops: Sequence[LoopProcess], watchdog: Watchdog) -> Ending:
-        self.log.say(f"no progress for {watchdog.still:.0f} s: the stacks of all threads follow")
+    def _dump_stacks(self, loops: Sequence[LoopProcess], ranks: Sequence[int]) -> Ending:
+        """`ranks`: who stands still."""
+        whose = f" of local rank {', '.join(map(str, ranks))}" if len(loops) > 1 else ""
+        doing = loops[ranks[0]].doing()
+        what = f"no progress{whose} for {self.watchdog_seconds:.0f} s{f' while {doing}' if doing else ''}"
+        self.log.say(f"{what}: the stacks of all threads follow")
         for loop in loops:
             loop.dump_stacks()
         sleep(1.0, self.told)
-        return Ending(InterruptedRun.code, f"no progress for {watchdog.seconds:.0f} s: stacks are in the log")
+        return Ending(InterruptedRun.code, f"{what}: stacks are in the log")
 
     def _judge(self, codes: Sequence[int | None]) -> Ending:
         """The exit code for loops that ended by themselves."""
-        code = next((code for code in codes if code), 0)
+        code = codes[self._at_fault(codes)] or 0
         outside = self.told.is_set() or bool(self.lease and self.lease.lost.is_set())
         if code < 0:
             return Ending(128 - code, f"the loop was {killed_by(-code)}", outside)

@@ -1,6 +1,8 @@
 import json
+import os
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -14,6 +16,7 @@ from workers.runtime import (
     data_directory,
     lease_directory,
     owned_range,
+    processor_ticks,
     recorded_directory,
     time_to_save,
 )
@@ -83,6 +86,35 @@ def test_without_a_supervisor_progress_is_told_to_nobody(tmp_path):
     runtime = Runtime(volume=tmp_path, tmp=tmp_path)
     runtime.flush_progress(step=1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_long_call_names_its_thread_until_it_ends(tmp_path):
+    runtime = Runtime(volume=tmp_path, tmp=tmp_path, summary_file=tmp_path / "summary.json")
+
+    def told():
+        return json.loads(runtime.summary_file.read_text())["busy"]
+
+    with runtime.busy("reading"):
+        assert told() == {"doing": "reading", "thread": threading.get_native_id()}
+        with runtime.busy("checking"):
+            assert told()["doing"] == "checking"
+        assert told()["doing"] == "reading"
+    assert told() is None
+
+
+def test_the_processor_time_of_a_thread_stands_still_while_it_is_blocked():
+    blocked, let_go = [], threading.Event()
+    thread = threading.Thread(target=lambda: (blocked.append(threading.get_native_id()), let_go.wait()))
+    thread.start()
+    while not blocked:
+        time.sleep(0.01)
+    first = [processor_ticks(os.getpid(), one) for one in (blocked[0], threading.get_native_id())]
+    while processor_ticks(os.getpid(), threading.get_native_id()) < first[1] + 5:
+        sum(range(10_000))
+    assert processor_ticks(os.getpid(), blocked[0]) <= first[0] + 1
+    let_go.set()
+    thread.join()
+    assert processor_ticks(os.getpid(), blocked[0]) is None
 
 
 def test_the_time_to_save_ends_five_seconds_before_the_grace_period(tmp_path):
