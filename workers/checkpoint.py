@@ -233,6 +233,18 @@ class Checkpoints:
         """
         self._hand_over("best", step, tensors, state)
 
+    def withdraw_best(self, after: int) -> None:
+        """Take back the best weights of steps beyond `after`, to which the training goes back: they may come otherwise.
+
+        Call it while nothing is left to write.
+        """
+        if self._owed is not None and self._owed.step > after:
+            self._owed = None
+            self._failed.pop("best", None)
+        for publication in publications(self.run_dir, "best"):
+            if publication.fence == self.fence and publication.step > after:
+                storage.remove(publication.path)
+
     def has_best(self, step: float) -> bool:
         """Whether best/ has the weights of this step, not found damaged."""
         there = publications(self.run_dir, "best")

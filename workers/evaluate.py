@@ -44,7 +44,7 @@ def run(config: Config, runtime: Runtime) -> None:
     device = compute.choose_device(config)
     compute.make_exact(device, settings.threads)
     weights_of_best, identity = judged.tensors["model"], judged.state["identity"]
-    task = tasks.judging(config.task, settings, weights_of_best, identity, dataset, test, device)
+    task = tasks.judging(config.task, settings, weights_of_best, identity, dataset, test, device, runtime.progress)
     _require_gates(config.gates, task.gates)
     _require_unseen(judged, task)
     print(f"judging {judged.path.name} of {config.from_} on {len(task.episodes)} test episodes", flush=True)

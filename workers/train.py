@@ -338,6 +338,7 @@ class Trainer:
         self._await_writer()
         good = self.checkpoints.newest()
         print(f"step {self.step}: {error}; back to {good.path.name if good else 'the beginning'}", flush=True)
+        self.checkpoints.withdraw_best(good.step if good else 0)
         if good:
             self._load(good.step, good.tensors, good.state)
             return

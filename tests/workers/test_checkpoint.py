@@ -275,6 +275,23 @@ def test_a_step_that_is_saved_again_replaces_what_lies_damaged_under_its_name(tm
     assert attempt.newest().step == 2
 
 
+def test_best_weights_of_steps_that_are_gone_back_behind_are_withdrawn_written_or_owed(tmp_path, monkeypatch):
+    attempt = Attempt(tmp_path).publish(1, place="best").publish(2).publish(3, place="best")
+    attempt.withdraw_best(after=2)
+    assert names(tmp_path, "best") == ["step-00000001.000001"]
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "fsync", full)
+        attempt.publish_best(4, tensors(4), {})
+        assert attempt.flush(20) is False
+    attempt.withdraw_best(after=2)
+    attempt.publish(3)
+    assert names(tmp_path, "best") == ["step-00000001.000001"]
+
+
 @given(st.lists(st.tuples(st.sampled_from(["checkpoints", "best"]), st.booleans()), max_size=12))
 @example([("best", True), ("checkpoints", False)])  # the owed save's tensors were the spare buffer, too
 @example([("best", True), ("checkpoints", True), ("checkpoints", False)])
