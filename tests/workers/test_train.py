@@ -143,12 +143,12 @@ def test_a_pod_that_must_not_go_on_ends_at_once_and_is_never_retried(training_vo
 
     another = {"specHash": "b" * 16, "spec": {"settings": {"steps": 2 * STEPS}}}
     with worker(training_volume, config(**another), attempt=1) as pod:
-        assert pod.wait(120) == 64
+        assert pod.wait(patience(120)) == 64
     assert re.search(r"differ in settings.steps.*--replace.*--fresh", last_message(training_volume, 1))
 
     (checkpoint.publications(training_volume / "runs" / "fit")[0].path / "state.json").unlink()
     with worker(training_volume, config(**keys), attempt=2) as pod:
-        assert pod.wait(120) == 65
+        assert pod.wait(patience(120)) == 65
     assert re.search(r"none that can be used.*state.json.*--fresh", last_message(training_volume, 2))
 
 
