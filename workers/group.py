@@ -46,6 +46,10 @@ class Alone:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
 
+    def gather(self, facts: dict[str, Any]) -> list[dict[str, Any]]:
+        """The facts of all ranks, by rank; plain JSON."""
+        return [facts]
+
     def loss_of(self, task: TrainingTask, example: Any) -> Callable[[Any], Tensor]:
         """The mean loss of a batch; `example` is any batch, of use to a group."""
         return lambda data: task.loss(data)
@@ -101,6 +105,16 @@ class Group(Alone):
                 timeout=TIMEOUT,
             )
         print(f"rank {runtime.rank} of {runtime.world} has met the others", flush=True)
+
+    def gather(self, facts: dict[str, Any]) -> list[dict[str, Any]]:
+        own = json.dumps(facts).encode()
+        lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self._world)]
+        with self.together():
+            dist.all_gather(lengths, torch.tensor([len(own)]))
+            longest = int(max(lengths))
+            texts = [torch.empty(longest, dtype=torch.uint8) for _ in lengths]
+            dist.all_gather(texts, torch.frombuffer(bytearray(own.ljust(longest)), dtype=torch.uint8))
+        return [json.loads(bytes(text.numpy())) for text in texts]
 
     def loss_of(self, task: TrainingTask, example: Any) -> Callable[[Any], Tensor]:
         """By DistributedDataParallel, with the layout of its buckets settled before the first step.

@@ -13,13 +13,14 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from workers.errors import BadConfigError
 
 SUMMARY_INTERVAL_SECONDS = 0.2
 MARGIN_SECONDS = 5.0  # an attempt has ended this long before the grace period does
+DEFAULT_EPISODES = 60  # of a collect run that asks for no number
 _PR_SET_PDEATHSIG = 1
 _UTIME = 11  # of /proc/PID/task/TID/stat, counted after the name; stime follows
 
@@ -178,6 +179,25 @@ def data_directory(volume: Path, data: str | None, run: str) -> Path:
     return volume / (data or f"datasets/{run}")
 
 
+def recorded_directory(volume: Path, data: str | None, run: str) -> Path:
+    """Where collect writes: a directory below datasets/ that neither lies in another dataset nor holds one.
+
+    Raises BadConfigError for any other place, also one that a link leads to: --fresh moves aside what is there.
+    """
+    directory, root = data_directory(volume, data, run), volume / "datasets"
+    parts = PurePosixPath(data or f"datasets/{run}").parts
+    plain = len(parts) > 1 and parts[0] == "datasets" and ".." not in parts and "\0" not in str(directory)
+    if not plain or not directory.resolve().is_relative_to(root.resolve()):
+        raise BadConfigError(f"data is {data!r}, but collect writes below datasets/ only: give datasets/NAME")
+    above = [parent for parent in directory.parents if parent != root and parent.is_relative_to(root)]
+    inside = directory.iterdir() if directory.is_dir() else []
+    for other in (*above, *inside):
+        if (other / "dataset.json").exists():
+            held = other.relative_to(volume)
+            raise BadConfigError(f"data is {data!r}, but {held} is a dataset of its own: give another datasets/NAME")
+    return directory
+
+
 def owned_range(count: int, replicas: int, index: int) -> range:
     """The episodes of a collect run that belong to one index: disjoint, contiguous, all of range(count) together."""
     return range(index * count // replicas, (index + 1) * count // replicas)
@@ -185,7 +205,7 @@ def owned_range(count: int, replicas: int, index: int) -> range:
 
 def lease_directory(volume: Path, kind: str, run: str, data: str | None, index: int) -> Path:
     """A run's leases lie under runs/RUN, those of collect beside the episodes that they guard."""
-    root = data_directory(volume, data, run) if kind == "collect" else run_directory(volume, run)
+    root = recorded_directory(volume, data, run) if kind == "collect" else run_directory(volume, run)
     return root / "lease" / str(index)
 
 

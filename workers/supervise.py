@@ -17,10 +17,20 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from workers import attempts, fresh, results
-from workers.errors import CRASHED, TERMINAL_CODES, BadConfigError, InterruptedRun, StuckError, WorkerError
+from workers.episodes import ledger
+from workers.errors import (
+    CRASHED,
+    TERMINAL_CODES,
+    BadConfigError,
+    BadDataError,
+    InterruptedRun,
+    StuckError,
+    WorkerError,
+)
 from workers.lease import Lease, lease_seconds_from_env, numbers
 from workers.processes import TERMINATED, TICK_SECONDS, LoopProcess, Told, Watchdog, sleep
 from workers.runtime import (
+    DEFAULT_EPISODES,
     Runtime,
     data_directory,
     killed_by,
@@ -59,13 +69,15 @@ class Work:
     replicas: int
     processes: int  # loop processes of this pod
     token: str | None
-    episodes: int | None
+    episodes: int  # of a collect run
 
     @classmethod
     def load(cls, kind: str, path: Path) -> "Work":
         try:
             values = json.loads(path.read_bytes())
-            job = results.Job(values["run"], values["kind"], values["task"], values["specHash"])
+            job = results.Job(
+                values["run"], values["kind"], values["task"], values["specHash"], data=values.get("data")
+            )
             many = values["kind"] == "train" and values.get("device") == "cuda"
             work = cls(
                 job=job,
@@ -73,7 +85,7 @@ class Work:
                 replicas=int(values.get("replicas", 1)),
                 processes=int(values.get("gpusPerReplica", 1)) if many else 1,
                 token=values.get("freshToken"),
-                episodes=_count(values.get("settings", {}).get("episodes")),
+                episodes=int(values.get("settings", {}).get("episodes", DEFAULT_EPISODES)) if kind == "collect" else 0,
             )
         except OSError as error:
             raise BadConfigError(f"the config file {path} cannot be read: {error.strerror}") from error
@@ -141,7 +153,7 @@ class Supervisor:
 
     def attempt(self) -> Ending:
         """Raises WorkerError or OSError if the loop could not be started."""
-        if (repeated := self._finished()) is not None:
+        if (repeated := self._ended_before()) is not None:
             self.log.say("this spec has ended before: nothing is left to do")
             return repeated
         if self.runtime.index == self.publisher:
@@ -149,7 +161,7 @@ class Supervisor:
         else:
             self.runtime.fence = max(numbers(self.lease_dir), default=1)
         try:
-            return self._finished() or self._recorded_attempt()
+            return self._ended_before() or self._recorded_attempt()
         finally:
             if self.lease is not None:
                 self._bounded(self.lease.release)
@@ -187,6 +199,23 @@ class Supervisor:
         if code is None:
             return None
         return Ending(code, (results.read_result(self.run_dir, self.publisher) or {}).get("reason", "done before"))
+
+    def _ended_before(self) -> Ending | None:
+        """As `_finished`; but another Job's end marker is no reason to leave damaged episodes as they are."""
+        ending = self._finished()
+        left = results.read_result(self.run_dir, self.publisher) if ending is not None and ending.code == 0 else None
+        if left is None or self.work.job.kind != "collect" or left["jobUid"] == self.runtime.job_uid:
+            return ending
+        try:
+            ledger.require_whole(self.dataset, self._owned(), self._require_untold)
+        except BadDataError as error:
+            self.log.say(f"this spec has ended before, but {error}")
+            return None
+        return ending
+
+    def _require_untold(self) -> None:
+        if self.told.is_set():
+            raise InterruptedRun("told to stop while the episodes were looked at")
 
     def _recorded_attempt(self) -> Ending:
         run_dir, runtime = self.run_dir, self.runtime
@@ -239,10 +268,11 @@ class Supervisor:
             results.publish_result(self.runtime, self.work.job, scope="index", code=ending.code, reason=ending.reason)
 
     def _mark(self) -> int:
-        mine = None
-        if self.work.episodes is not None:
-            mine = owned_range(self.work.episodes, self.work.replicas, self.runtime.index)
-        return attempts.progress_mark(self.work.job.kind, self.run_dir, self.dataset, self.runtime.index, mine)
+        return attempts.progress_mark(self.work.job.kind, self.run_dir, self.dataset, self.runtime.index, self._owned())
+
+    def _owned(self) -> range:
+        """The episodes of a collect run that are this index' share."""
+        return owned_range(self.work.episodes, self.work.replicas, self.runtime.index)
 
     def _run(self) -> Ending:
         loops = [self._start(rank) for rank in range(self.work.processes)]
@@ -326,7 +356,7 @@ class Supervisor:
     def _judge(self, codes: Sequence[int | None]) -> Ending:
         """The exit code for loops that ended by themselves."""
         code = codes[self._at_fault(codes)] or 0
-        outside = self.told.is_set()
+        outside = self.told.is_set() or bool(self.lease and self.lease.lost.is_set())
         if code < 0:
             return Ending(128 - code, f"the loop was {killed_by(-code)}", outside)
         if code:
@@ -386,7 +416,3 @@ def _storage_failure(error: OSError) -> Ending:
     if error.errno in _UNUSABLE:
         return Ending(BadConfigError.code, f"the volume cannot be used: {what}; look at the claim and its rights")
     return Ending(CRASHED, f"the volume failed: {what}")
-
-
-def _count(value: Any) -> int | None:
-    return int(value) if value is not None else None

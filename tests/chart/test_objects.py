@@ -213,6 +213,18 @@ def test_every_object_has_the_same_labels(render):
     assert [document["metadata"]["labels"] for document in objects] == [expected] * 4
 
 
+def test_an_upgrade_a_later_revision_or_a_word_says_that_another_spec_may_go_on(helm_template, config_of):
+    def replaces(*assignments, flags=()):
+        return config_of(helm_template("kind=train", *assignments, flags=flags))["replaces"]
+
+    assert not replaces()
+    assert not replaces("planned.revision=1")
+    assert replaces("planned.replace=true")
+    assert replaces("planned.revision=2")  # the local backend renders by `helm template`, which knows no upgrade
+    assert replaces(flags=("--is-upgrade",))
+    assert not replaces("planned.replace=false", "planned.revision=2", flags=("--is-upgrade",))
+
+
 def test_the_config_says_what_was_asked_with_every_default(render, config_of):
     config = config_of(
         render({"kind": "train", "settings": {"lr": "1e-4"}, "planned": {"freshToken": "abc"}}, name="run-1")
@@ -236,6 +248,7 @@ def test_the_config_says_what_was_asked_with_every_default(render, config_of):
         "gates": {},
         "graceSeconds": 60,
         "freshToken": "abc",
+        "replaces": False,
         "specHash": config["specHash"],
     }
     assert "planned" not in spec

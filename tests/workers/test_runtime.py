@@ -17,6 +17,7 @@ from workers.runtime import (
     lease_directory,
     owned_range,
     processor_ticks,
+    recorded_directory,
     time_to_save,
 )
 
@@ -145,6 +146,33 @@ def test_leases_lie_beside_what_they_guard(tmp_path):
     assert lease_directory(tmp_path, "train", "x", "datasets/d", 0) == tmp_path / "runs/x/lease/0"
     assert lease_directory(tmp_path, "collect", "x", None, 3) == tmp_path / "datasets/x/lease/3"
     assert data_directory(tmp_path, "datasets/d", "x") == tmp_path / "datasets/d"
+
+
+@pytest.mark.parametrize("data", [None, "datasets/d", "datasets/team/d", "datasets/new/d"])
+def test_collect_writes_below_datasets(tmp_path, data):
+    (tmp_path / "datasets" / "d").mkdir(parents=True)
+    assert recorded_directory(tmp_path, data, "x") == tmp_path / (data or "datasets/x")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *("runs/innocent", "datasets", "datasets/", "datasets/..", "datasets/../runs/innocent", "..", "/", "elsewhere"),
+        *("datasets/link", "datasets/link/inside", "datasets/out", "datasets/held/episodes", "datasets/team", "a\0b"),
+    ],
+)
+def test_collect_writes_nowhere_else_neither_through_links_nor_into_other_datasets(tmp_path, data):
+    volume = tmp_path / "volume"
+    for directory in ("runs/innocent", "datasets/held/episodes", "datasets/team/inner"):
+        (volume / directory).mkdir(parents=True)
+    for dataset in ("datasets/held", "datasets/team/inner"):
+        (volume / dataset / "dataset.json").touch()
+    (volume / "datasets/link").symlink_to(volume / "runs")
+    (volume / "datasets/out").symlink_to(tmp_path)
+    with pytest.raises(BadConfigError, match=r"datasets/NAME$"):
+        recorded_directory(volume, data, "x")
+    with pytest.raises(BadConfigError):
+        lease_directory(volume, "collect", "x", str(tmp_path), 0)
 
 
 def test_the_supervisors_imports_are_light():

@@ -22,6 +22,7 @@ environment it has the names alone: what an experiment tracker's key is lies in 
   "specHash" .specHash
   "graceSeconds" .graceSeconds
   "freshToken" .freshToken
+  "replaces" .replaces
   "spec" (set (omit .spec "env") "env" (keys .spec.env | sortAlpha))
   | toPrettyJson
 -}}
