@@ -31,6 +31,11 @@ def _setting_schemas() -> list[Mapping[str, Any]]:
     return [node for title, node in read_schema()["$defs"].items() if "." in title]
 
 
+def setting_default(task: str, kind: str, name: str) -> Any:
+    """What a setting is where a spec leaves it open. Raises KeyError for one without a default."""
+    return read_schema()["$defs"][f"{task}.{kind}"]["properties"][name]["default"]
+
+
 @cache
 def read_defaults() -> dict[str, Any]:
     """The chart's values.yaml: every key with its default."""

@@ -206,6 +206,9 @@ class Checkpoints:
             self._pass_over(error)
 
         found = newest(self.run_dir, on_corrupt=pass_over, beat=self._beat)
+        while found is None and not damaged and publications(self.run_dir):
+            # a late writer pruned what was listed; what it did so for is listed by now
+            found = newest(self.run_dir, on_corrupt=pass_over, beat=self._beat)
         if found is None and damaged:
             named = "; ".join(map(str, damaged[:DAMAGED_NAMED]))
             more = f" (and {len(damaged) - DAMAGED_NAMED} more)" if len(damaged) > DAMAGED_NAMED else ""

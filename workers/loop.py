@@ -44,6 +44,7 @@ def _run(kind: str, config_path: Path, runtime: Runtime) -> tuple[int, str]:
         from workers.config import Config
 
         config = Config.load(config_path)
+        runtime.hold_as(config.run)
         importlib.import_module(MODULES[kind]).run(config, runtime)
     except WorkerError as error:
         return error.code, str(error)

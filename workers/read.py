@@ -27,7 +27,7 @@ from workers.storage import FENCED, MANIFEST, STEP
 
 SCHEMA = "jobctl.read/v1"
 METRICS_LINES = 64
-MODEL = "model.safetensors"
+MODEL, STATE = "model.safetensors", "state.json"
 TAIL_BYTES = 2**20  # of a metrics file
 LOG_TAIL_BYTES = 2**26  # a whole log: see attempts.MAX_LOG_BYTES
 _METRICS = re.compile(r"(?P<index>[0-9]{1,9})\.(?P<fence>[0-9]{6,9})\.jsonl")
@@ -65,6 +65,8 @@ def document(run: "RunFiles", data: str | None = None) -> dict[str, Any]:
     metrics: {"INDEX.FENCE": the last 64 lines} of each index' newest file. results: the run's own first, then index
     0's, newest fence first, then the others'. attempts: {"INDEX.PODUID": record}. logs: paths below runs/RUN.
     weights: the best published ones, else the newest checkpoint's; None if there are none.
+    checkpoint: {"directory", "step", "specHash", "spec"} of the newest one, which is not verified; None for what its
+    state does not say.
     data, if asked for: the dataset's manifest (None until it is complete) and how many episodes are recorded.
     "files" are those of a publication's manifest: {path below "directory": {"bytes", "sha256"}}.
     """
@@ -76,6 +78,7 @@ def document(run: "RunFiles", data: str | None = None) -> dict[str, Any]:
         "attempts": _attempts(run),
         "logs": [f"attempts/{name}" for name in run.names("attempts") if name.endswith(".log")],
         "weights": _weights(run),
+        "checkpoint": _checkpoint(run),
     }
     return found if data is None else found | {"data": _dataset(run.volume, data)}
 
@@ -179,18 +182,31 @@ def _attempts(run: RunFiles) -> dict[str, dict[str, Any]]:
 
 def _weights(run: RunFiles) -> dict[str, Any] | None:
     """Weights of a writer that woke up after its successor had taken over are passed over, as the workers do."""
-    limits = lease.adopted_limits(run.volume / "runs" / run.name / "lease" / "0")
     for place in ("best", "checkpoints"):
-        candidates = [
-            (int(step["step"]), fence, f"{place}/{name}")
-            for stem, fence, name in _fenced(run, place)
-            if (step := STEP.fullmatch(stem)) and not limits.superseded(int(step["step"]), fence)
-        ]
-        for _, _, directory in sorted(candidates, reverse=True):
+        for _, directory in _steps(run, place):
             files = _files(run, directory)
             if files and MODEL in files:
                 return {"directory": directory, "files": files}
     return None
+
+
+def _checkpoint(run: RunFiles) -> dict[str, Any] | None:
+    for step, directory in _steps(run, "checkpoints"):
+        state = run.object(f"{directory}/{STATE}")
+        if state is not None:
+            return {"directory": directory, "step": step, "specHash": state.get("specHash"), "spec": state.get("spec")}
+    return None
+
+
+def _steps(run: RunFiles, place: str) -> list[tuple[int, str]]:
+    """(step, path below runs/RUN) of the publications that no later lease superseded, newest first."""
+    limits = lease.adopted_limits(run.volume / "runs" / run.name / "lease" / "0")
+    found = [
+        (int(step["step"]), fence, f"{place}/{name}")
+        for stem, fence, name in _fenced(run, place)
+        if (step := STEP.fullmatch(stem)) and not limits.superseded(int(step["step"]), fence)
+    ]
+    return [(step, directory) for step, _, directory in sorted(found, reverse=True)]
 
 
 def dataset_directory(volume: Path, data: str) -> Path:

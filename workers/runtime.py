@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from workers.errors import BadConfigError
+from workers.hold import Hold, hold_directory
 
 SUMMARY_INTERVAL_SECONDS = 0.2
 MARGIN_SECONDS = 5.0  # an attempt has ended this long before the grace period does
@@ -65,6 +66,7 @@ class Runtime:
     fence: int = 1
     attempt: int = 1
     store: str | None = None
+    hold_at: int | None = None
     store_prefix: str = ""
     store_descriptor: int | None = None  # rank 0's: a socket that listens at `store`
     summary_file: Path | None = None
@@ -73,6 +75,7 @@ class Runtime:
     started_monotonic: float = field(default_factory=time.monotonic)
     waits: float | None = None  # since when this process waits for others of its group, time.monotonic()
     computes: bool = False  # while it waits
+    _hold: Hold | None = field(default=None, repr=False)
     _summary: dict[str, Any] = field(default_factory=dict, repr=False)
     _busy: dict[str, Any] | None = field(default=None, repr=False)
     _written: float = field(default=float("-inf"), repr=False)
@@ -109,12 +112,24 @@ class Runtime:
     def progress(self, **summary: Any) -> None:
         """Tell the supervisor that the loop lives, and what belongs into the termination message.
 
-        progress(step=120, loss=0.3) is cheap to call every step: the file is written at most five times a second.
+        progress(step=120, loss=0.3) is cheap to call every step: the file is written at most five times a second. It
+        returns when the loop may go on: see `hold_as`.
         """
         with self._lock:
             self._summary.update(summary)
             if time.monotonic() - self._written >= SUMMARY_INTERVAL_SECONDS:
                 self._write_summary()
+        if self._hold is not None and "step" in summary:
+            self._hold.keep(summary["step"], self.stop.wait, self.progress)
+
+    def hold_as(self, run: str) -> None:
+        """Have `progress` stand still at the step that JOBCTL_HOLD_AT names, if it does: workers/hold.py."""
+        if self.hold_at is None:
+            return
+        name = f"{self.index}.{self.local_rank}" if self.local_rank else f"{self.index}"
+        generation = f"{self.fence:06d}.told" if self.world > 1 else None
+        facts = {"pod": self.pod, "fence": self.fence}
+        self._hold = Hold(hold_directory(self.volume, run), self.hold_at, name, facts, generation)
 
     def flush_progress(self, **summary: Any) -> None:
         """As `progress`, written at once: the last words of a loop."""
@@ -240,6 +255,7 @@ _NUMBERS = {
     "metrics_port": "JOBCTL_METRICS_PORT",
     "fence": "JOBCTL_FENCE",
     "attempt": "JOBCTL_ATTEMPT",
+    "hold_at": "JOBCTL_HOLD_AT",
     "store_descriptor": "JOBCTL_STORE_DESCRIPTOR",
 }
 

@@ -220,8 +220,9 @@ def test_an_upgrade_a_later_revision_or_a_word_says_that_another_spec_may_go_on(
     assert not replaces()
     assert not replaces("planned.revision=1")
     assert replaces("planned.replace=true")
-    assert replaces("planned.revision=2")  # the local backend renders by `helm template`, which knows no upgrade
+    assert not replaces("planned.revision=2")
     assert replaces(flags=("--is-upgrade",))
+    assert not replaces("planned.jobctlVersion=0.1.0", flags=("--is-upgrade",))
     assert not replaces("planned.replace=false", "planned.revision=2", flags=("--is-upgrade",))
 
 

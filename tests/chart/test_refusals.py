@@ -46,6 +46,7 @@ REFUSED = [
     (["kind=collect", "data=datasets"], 'data is "datasets": collect writes below datasets/ only'),
     (["kind=train", "pod.runAsUser=0"], "pod.runAsUser: minimum: got 0, want 1"),
     (["kind=train", "resources.requests.cpu=lots"], "resources.requests.cpu: 'lots' does not match pattern"),
+    (["kind=train", "planned.expectRevision=2"], "planned.expectRevision is 2, but this is revision 1 of x"),
     (["kind=train", "planned.jobctlVersion=0.2.0"], "jobctl is 0.2.0 but the chart is 0.1.0: install the jobctl"),
 ]
 

@@ -9,7 +9,7 @@ from texts import NASTY
 
 from jobctl import helm
 from jobctl.spec import validate
-from jobctl.values import as_text, job_of, spec_of, values_of, with_environment
+from jobctl.values import as_text, for_one_call, job_of, spec_of, values_of, with_environment, without_call
 from jobctl.version import __version__
 
 ASKED = {"kind": "train", "name": "x", "settings": {"lr": "1e-4"}, "image": None, "replicas": 2}
@@ -33,6 +33,12 @@ def test_what_jobctl_adds_stands_under_planned():
 def test_a_users_own_planned_key_wins():
     spec = validate(ASKED | {"planned": {"freshToken": "mine"}})
     assert values_of(spec, revision=2, fresh_token="abc")["planned"]["freshToken"] == "mine"
+
+
+def test_what_one_call_expects_is_not_sent_again_by_the_next():
+    sent = for_one_call({"kind": "train", "planned": {"freshToken": "mine"}}, 2, "t")
+    assert sent["planned"] == {"freshToken": "mine", "expectRevision": 2, "submitToken": "t"}
+    assert without_call(sent) == {"kind": "train", "planned": {"freshToken": "mine"}}
 
 
 def test_the_spec_is_left_as_it_was():

@@ -22,6 +22,7 @@ config = json.loads(Path(sys.argv[3]).read_text())
 runtime = Runtime.from_env()
 signal.signal(signal.SIGTERM, lambda signum, frame: runtime.stop.set())
 job = results.Job(config["run"], config["kind"], config["task"], config["specHash"])
+runtime.hold_as(job.run)
 run_dir = run_directory(runtime.volume, job.run)
 print(f"loop pid {os.getpid()} fence {runtime.fence} attempt {runtime.attempt}", flush=True)
 
@@ -70,6 +71,16 @@ def await_file(name: str) -> None:
         time.sleep(0.02)
 
 
+def make_steps(count: str) -> None:
+    """As training does them, without a pause."""
+    for step in range(1, int(count) + 1):
+        runtime.progress(step=step)
+        if runtime.stop.is_set():
+            runtime.flush_progress(reason=f"interrupted at step {step}, which is saved")
+            publish(step)
+            sys.exit(75)
+
+
 def burn(seconds: str) -> None:
     """Use the processor and say nothing, as an import or a checksum does."""
     latest = time.monotonic() + float(seconds)
@@ -104,6 +115,7 @@ def say(line: str) -> None:
 
 
 WORDS = {
+    "steps": make_steps,
     "publish": lambda step: publish(int(step)),
     "beat": lambda step: runtime.flush_progress(step=int(step)),
     "hang": lambda: time.sleep(600),

@@ -3,20 +3,22 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from held import wait_until_held
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_training import STEPS, config, equal, last_weights, process
+from waiting import patience, wait_for
 
 from workers import checkpoint, results, train
 from workers.config import Config
@@ -105,38 +107,59 @@ def test_forgetting_the_step_in_the_dropout_seed_gives_other_weights(
     assert not equal(last_weights(training_volume), last_weights(undisturbed))
 
 
+@pytest.mark.held
 def test_real_workers_killed_at_random_steps_end_with_the_same_weights(undisturbed, training_volume):
     """`python -m workers train`: SIGKILL of the whole pod, then SIGTERM, then to the end; dropout on, mid-epoch."""
     keys = {"settings": {"checkpointEverySteps": 3}}
     first, second = random.randint(5, 25), random.randint(26, 45)
     print(f"SIGKILL after step {first}, SIGTERM after step {second}")
 
-    with worker(training_volume, config(**keys), attempt=1, slow_after=first) as pod:
-        wait_for_step(training_volume, pod, first)
+    with worker(training_volume, config(**keys), attempt=1, hold_at=first) as pod:
+        wait_until_held(training_volume, "fit")
+        killed_at = wait_for("a save", lambda: newest_step(training_volume))
         pod.kill()
         assert pod.wait(20) == -signal.SIGKILL
-    killed_at = newest_step(training_volume)
-    assert 0 < killed_at < STEPS
+    assert killed_at <= first
 
-    with worker(training_volume, config(**keys), attempt=2, slow_after=max(second, killed_at + 1)) as pod:
-        wait_for_step(training_volume, pod, max(second, killed_at + 1))
+    with worker(training_volume, config(**keys), attempt=2, hold_at=second) as pod:
+        wait_until_held(training_volume, "fit", fence=2)
         pod.terminate()
-        assert pod.wait(60) == 75
-    stopped_at = newest_step(training_volume)
-    assert killed_at < stopped_at < STEPS
+        assert pod.wait(patience(60)) == 75
+    assert newest_step(training_volume) == second
 
     with worker(training_volume, config(**keys), attempt=3) as pod:
-        assert pod.wait(120) == 0
+        assert pod.wait(patience(120)) == 0
     assert equal(last_weights(training_volume), last_weights(undisturbed))
     result = results.read_result(training_volume / "runs" / "fit", 0)
     assert result["exitCode"] == 0
     assert result["figures"]["resumes"] == 2
 
 
-class worker:  # noqa: N801 - reads as a function
-    """A pod's program as a process. After `slow_after` steps each one takes 0.5 s, so that a signal can hit it."""
+def test_a_pod_that_must_not_go_on_ends_at_once_and_is_never_retried(training_volume, unchecked):
+    """64 where the spec is another one, 65 where no checkpoint can be used; the last message says what to do."""
+    keys = {"spec": {"settings": {"steps": STEPS}}}
+    with pytest.raises(InterruptedRun):
+        train.run(config(**keys), process(training_volume, 1, 5))
 
-    def __init__(self, volume: Path, config: Config, attempt: int, slow_after: int | None = None) -> None:
+    another = {"specHash": "b" * 16, "spec": {"settings": {"steps": 2 * STEPS}}}
+    with worker(training_volume, config(**another), attempt=1) as pod:
+        assert pod.wait(120) == 64
+    assert re.search(r"differ in settings.steps.*--replace.*--fresh", last_message(training_volume, 1))
+
+    (checkpoint.publications(training_volume / "runs" / "fit")[0].path / "state.json").unlink()
+    with worker(training_volume, config(**keys), attempt=2) as pod:
+        assert pod.wait(120) == 65
+    assert re.search(r"none that can be used.*state.json.*--fresh", last_message(training_volume, 2))
+
+
+def last_message(volume: Path, attempt: int) -> str:
+    return json.loads((volume / f"termination.{attempt}").read_text())["reason"]
+
+
+class worker:  # noqa: N801 - reads as a function
+    """A pod's program as a process, held at a step if one is named, so that a signal can hit it."""
+
+    def __init__(self, volume: Path, config: Config, attempt: int, hold_at: int | None = None) -> None:
         file = volume / f"config.{attempt}.json"
         file.write_text(config.model_dump_json(by_alias=True))
         self._log = (volume / f"log.{attempt}").open("w")
@@ -150,9 +173,8 @@ class worker:  # noqa: N801 - reads as a function
             "JOBCTL_METRICS_PORT": "0",
             "JOBCTL_POD_IP": "127.0.0.1",
         }
-        if slow_after is not None:
-            (volume / "sitecustomize.py").write_text(SLOW)
-            env |= {"PYTHONPATH": str(volume), "TEST_SLOW_AFTER": str(slow_after)}
+        if hold_at is not None:
+            env["JOBCTL_HOLD_AT"] = str(hold_at)
         self._arguments = [sys.executable, "-m", "workers", "train", "--config", str(file)]
         self._env = env
 
@@ -168,34 +190,9 @@ class worker:  # noqa: N801 - reads as a function
             print(Path(self._log.name).read_text())
 
 
-SLOW = """
-import os, sys, time
-
-def slow(runtime):
-    real = runtime.Runtime.progress
-    def progress(self, **summary):
-        real(self, **summary)
-        if summary.get("step", 0) >= int(os.environ["TEST_SLOW_AFTER"]):
-            time.sleep(0.5)
-    runtime.Runtime.progress = progress
-
-if "workers.loop" in " ".join(sys.orig_argv):
-    import workers.runtime
-    slow(workers.runtime)
-"""
-
-
 def newest_step(volume: Path) -> int:
     found = checkpoint.publications(volume / "runs" / "fit")
     return found[0].step if found else 0
-
-
-def wait_for_step(volume: Path, pod: subprocess.Popen, step: int) -> None:
-    """Until a checkpoint of at least the step before is published: they come every three steps."""
-    deadline = time.monotonic() + 90
-    while newest_step(volume) < step - 3 and time.monotonic() < deadline:
-        assert pod.poll() is None
-        time.sleep(0.02)
 
 
 # --- what a run leaves

@@ -4,6 +4,7 @@ What the schema cannot say. Each message names the key, what is wrong with it, a
 {{- define "jobctl.check" -}}
 {{- include "jobctl.checkName" . -}}
 {{- include "jobctl.checkVersions" . -}}
+{{- include "jobctl.checkRevision" . -}}
 {{- include "jobctl.checkKnown" . -}}
 {{- include "jobctl.checkTexts" . -}}
 {{- include "jobctl.checkEnv" . -}}
@@ -113,6 +114,17 @@ What the schema cannot say. Each message names the key, what is wrong with it, a
 {{- if or (ne $own.Major $asked.Major) (ne $own.Minor $asked.Minor) -}}
 {{- fail (printf "jobctl is %s but the chart is %s: install the jobctl that belongs to the chart, or use the chart inside jobctl" . $.Chart.AppVersion) -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /*
+Of two calls that become one revision at once, Helm lets only one create its Secret; one that comes later finds itself a
+later revision, and fails here. Values that are used once more (--reuse-values) expect nothing any more.
+*/ -}}
+{{- define "jobctl.checkRevision" -}}
+{{- $expected := dig "expectRevision" 0 (.Values.planned | default dict) | toString | int64 -}}
+{{- if and $expected (ne $expected (int64 .Release.Revision)) (not (include "jobctl.isReused" .)) -}}
+{{- fail (printf "planned.expectRevision is %d, but this is revision %d of %s: it has changed meanwhile; look at it again (with plain Helm, --set planned.expectRevision=null goes on)" $expected .Release.Revision .Release.Name) -}}
 {{- end -}}
 {{- end -}}
 

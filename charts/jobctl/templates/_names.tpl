@@ -8,6 +8,8 @@ All other helpers take this rather than the root, so nothing is rendered before 
 {{- $planned := .Values.planned | default dict -}}
 {{- /* jobctl gives the revision where Helm cannot know it: `helm template` always says 1. */ -}}
 {{- $revision := include "jobctl.normal" ($planned.revision | default .Release.Revision) -}}
+{{- /* An upgrade by Helm alone is meant as one; jobctl says by planned.replace whether its is. */ -}}
+{{- $byHelm := or (not $planned.jobctlVersion) (include "jobctl.isReused" .) -}}
 {{- $profile := .Files.Get (printf "profiles/%s.yaml" $asked.gpu) | fromYaml -}}
 {{- $several := and (eq $asked.kind "train") (eq $profile.device "cuda") -}}
 {{- dict
@@ -19,7 +21,7 @@ All other helpers take this rather than the root, so nothing is rendered before 
   "spec" $asked
   "specHash" (sha256sum $spec | trunc 16)
   "freshToken" ($planned.freshToken | default nil)
-  "replaces" (hasKey $planned "replace" | ternary $planned.replace (or .Release.IsUpgrade (gt (int $planned.revision) 1)))
+  "replaces" (hasKey $planned "replace" | ternary $planned.replace (and .Release.IsUpgrade $byHelm))
   "profile" $profile
   "cpuProfile" (.Files.Get "profiles/cpu.yaml" | fromYaml)
   "needs" (index (.Files.Get (printf "tasks/%s.yaml" $asked.task) | fromYaml).needs $asked.kind)
@@ -31,6 +33,19 @@ All other helpers take this rather than the root, so nothing is rendered before 
   "storePort" 29400
   | toJson
 -}}
+{{- end -}}
+
+{{- /*
+Whether these values are those of the release's last revision, used once more (`helm upgrade --reuse-values`), rather
+than sent by jobctl for this one: Helm keeps the token of the call that sent them as a label of its Secret. "" for no.
+*/ -}}
+{{- define "jobctl.isReused" -}}
+{{- with dig "submitToken" "" (.Values.planned | default dict) -}}
+{{- $last := printf "sh.helm.release.v1.%s.v%d" $.Release.Name (sub $.Release.Revision 1) -}}
+{{- if eq (toString .) (lookup "v1" "Secret" $.Release.Namespace $last | dig "metadata" "labels" "jobctl-submit" "") -}}
+yes
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "jobctl.defaultImage" -}}

@@ -4,6 +4,7 @@ Everything but the simulator is the workers' program. An episode is a pure funct
 As a program, `fake_collect.py collect --config FILE`, it is the loop of a supervisor.
 """
 
+import importlib
 import os
 import sys
 from functools import partial
@@ -12,6 +13,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))  # the processes of several simulators look there too
 
 import fake_environment
+
+PACE = float(os.environ.get("JOBCTL_TEST_PACE") or 1)
 
 
 def main(config: str, env: dict[str, str], log: str, step_seconds: float) -> int:
@@ -25,6 +28,8 @@ def main(config: str, env: dict[str, str], log: str, step_seconds: float) -> int
 def collect(config: str, step_seconds: float) -> int:
     from workers import envs, loop
 
+    if PACE != 1:  # no interpreter starts here that would find it by itself
+        importlib.import_module("loop_pace").adopt(PACE)
     envs.maker = lambda settings: partial(fake_environment.FakeEnv, step_seconds)
     return loop.main("collect", Path(config))
 
