@@ -109,7 +109,7 @@ class Group(Alone):
     def gather(self, facts: dict[str, Any]) -> list[dict[str, Any]]:
         own = json.dumps(facts).encode()
         lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self._world)]
-        with self.together():
+        with self._waiting():
             dist.all_gather(lengths, torch.tensor([len(own)]))
             longest = int(max(lengths))
             texts = [torch.empty(longest, dtype=torch.uint8) for _ in lengths]

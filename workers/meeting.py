@@ -15,12 +15,11 @@ import json
 import os
 import secrets
 import socket
-import stat
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from workers import storage
+from workers import storage, untrusted
 from workers.errors import BadConfigError, WorkerError
 
 SUFFIX = ".meeting"
@@ -114,21 +113,13 @@ def hang_up(held: socket.socket) -> None:
 
 def _announced(directory: Path) -> Iterator[tuple[int, Path]]:
     for path in directory.iterdir() if directory.is_dir() else ():
-        number = path.name.removesuffix(SUFFIX)
-        if path.name.endswith(SUFFIX) and number.isascii() and number.isdigit():
-            yield int(number), path
+        if path.suffix == SUFFIX and (number := untrusted.whole_number(path.stem)) is not None:
+            yield number, path
 
 
 def _read(path: Path) -> Place | None:
-    """None for what is no such file: a FIFO, too much, other content. Raises OSError, also for a link."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            return None
-        data = file.read(LONGEST_FILE + 1)
-    with contextlib.suppress(ValueError, RecursionError, KeyError, TypeError):
-        found = json.loads(data)
-        token, ports = found["token"], (found["store"], found["hub"])
-        if isinstance(token, str) and token and all(type(port) is int and 0 < port < 65536 for port in ports):
-            return Place(token, *ports)
+    with contextlib.suppress(untrusted.CorruptError):
+        found = untrusted.read_record(path, {"token": str, "store": int, "hub": int}, limit=LONGEST_FILE)
+        if found["token"] and all(0 < found[port] < 65536 for port in ("store", "hub")):
+            return Place(found["token"], found["store"], found["hub"])
     return None

@@ -294,9 +294,11 @@ class Trainer:
         def accept(found: Restored) -> None:
             resuming.require_meant(self.config, self.settings.steps, found)
 
-        restored = when_there_is_room(
-            lambda: self.checkpoints.restore(accept, best_step), self.runtime, "the checkpoint to go on from"
-        )
+        def restore() -> Restored | None:
+            with self.runtime.busy("reading the checkpoint"):
+                return self.checkpoints.restore(accept, best_step)
+
+        restored = when_there_is_room(restore, self.runtime, "the checkpoint to go on from")
         if restored is None:
             _check_data(dataset, self.runtime.progress)
         return restored
@@ -336,7 +338,8 @@ class Trainer:
 
     def _load_last_good(self, error: FloatingPointError) -> None:
         self._await_writer()
-        good = self.checkpoints.newest()
+        with self.runtime.busy("reading the checkpoint"):
+            good = self.checkpoints.newest()
         print(f"step {self.step}: {error}; back to {good.path.name if good else 'the beginning'}", flush=True)
         self.checkpoints.withdraw_best(good.step if good else 0)
         if good:

@@ -8,6 +8,7 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from waiting import wait_for
 
 from workers import meeting
 from workers.meeting import Place
@@ -15,13 +16,6 @@ from workers.peers import Hub, Meeting, Member
 
 AGREED = Meeting("x", "job", 2, silence_seconds=30.0)
 HOST = "127.77.1.1"
-
-
-def until(condition, seconds=10):
-    latest = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < latest, "it did not happen in time"
-        time.sleep(0.005)
 
 
 @contextlib.contextmanager
@@ -66,7 +60,7 @@ LINES = st.one_of(
 def test_what_a_stranger_sends_changes_nothing():
     with hub() as (made, place), member(place) as first:
         made.begin(5)
-        until(lambda: first.generation == 5)
+        wait_for("the member hears of the generation", lambda: first.generation == 5)
 
         @settings(max_examples=50)
         @given(st.lists(LINES, max_size=3))
@@ -86,11 +80,11 @@ def test_what_a_stranger_sends_changes_nothing():
 def test_whatever_a_member_sends_the_group_hears_when_its_connection_ends(line):
     with hub() as (made, place), greeted(place) as second:
         made.begin(5)
-        until(lambda: made.missing() == "replica 1")
+        wait_for("replica 2 is there", lambda: made.missing() == "replica 1")
         with contextlib.suppress(OSError):
             second.sendall(line + b"\n")
         second.close()
-        until(lambda: made.missing() == "replicas 1, 2")
+        wait_for("replica 2 is gone", lambda: made.missing() == "replicas 1, 2")
         assert made.generation is None
 
 
@@ -124,7 +118,7 @@ def test_strangers_that_say_nothing_make_room_for_those_who_do():
     with hub() as (made, place), contextlib.ExitStack() as silent:
         strangers = [silent.enter_context(socket.create_connection((HOST, place.hub))) for _ in range(100)]
         with member(place, 1), member(place, 2):
-            until(lambda: made.alone_since is None)
+            wait_for("both are there", lambda: made.alone_since is None)
         assert strangers[0].recv(1) == b"", "the oldest is closed"
 
 
@@ -139,10 +133,10 @@ def test_all_wait_only_if_each_one_does_and_gets_no_further():
         made.tell_waits([1.0], index=1)
         assert made.standstill_seconds() == 0
         tell([1.0])
-        until(lambda: made.standstill_seconds() > 0)
+        wait_for("all wait", lambda: made.standstill_seconds() > 0)
         tell(None)
-        until(lambda: made.standstill_seconds() == 0)
+        wait_for("one does not wait", lambda: made.standstill_seconds() == 0)
         tell([2.0])
-        until(lambda: made.standstill_seconds() > 0)
+        wait_for("all wait", lambda: made.standstill_seconds() > 0)
         made.begin(2)
         assert made.standstill_seconds() == 0
