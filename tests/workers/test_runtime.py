@@ -130,7 +130,6 @@ def test_collect_writes_below_datasets(tmp_path, data):
             "datasets/link",
             "datasets/link/inside",
             "datasets/out",
-            "datasets/loop/x",
             "datasets/held/episodes",
             "datasets/team",
             "a\0b",
