@@ -211,10 +211,11 @@ class Parts:
 
     def read(self, index: int) -> dict[str, torch.Tensor] | None:
         """The newest part of an index that is sound and of the same weights and data."""
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         for path in self._of(index):
-            with contextlib.suppress(untrusted.CorruptError, FileNotFoundError):
+            with contextlib.suppress(untrusted.CorruptError, FileNotFoundError, SafetensorError):
                 storage.verify(path, root=self._directory.parent, beat=self._runtime.progress)
                 if untrusted.read_json(path / PART, limit=untrusted.RECORD_BYTES) == self._identity:
                     return load_file(path / PREDICTIONS)

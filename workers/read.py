@@ -211,8 +211,8 @@ def _steps(run: RunFiles, place: str) -> list[tuple[int, str]]:
 
 def dataset_directory(volume: Path, data: str) -> Path:
     """Raises BadConfigError if `data` leads off the volume."""
-    directory = (volume / data).resolve()
-    if not directory.is_relative_to(volume.resolve()):
+    directory = Path(os.path.realpath(volume / data))  # a loop of links doesn't raise
+    if not directory.is_relative_to(os.path.realpath(volume)):
         raise BadConfigError(f"{data!r} does not lie on the volume: give a path such as datasets/NAME")
     return directory
 

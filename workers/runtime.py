@@ -202,7 +202,7 @@ def recorded_directory(volume: Path, data: str | None, run: str) -> Path:
     directory, root = data_directory(volume, data, run), volume / "datasets"
     parts = PurePosixPath(data or f"datasets/{run}").parts
     plain = len(parts) > 1 and parts[0] == "datasets" and ".." not in parts and "\0" not in str(directory)
-    if not plain or not directory.resolve().is_relative_to(root.resolve()):
+    if not plain or not Path(os.path.realpath(directory)).is_relative_to(os.path.realpath(root)):  # loops don't raise
         raise BadConfigError(f"data is {data!r}, but collect writes below datasets/ only: give datasets/NAME")
     above = [parent for parent in directory.parents if parent != root and parent.is_relative_to(root)]
     inside = directory.iterdir() if directory.is_dir() else []

@@ -90,8 +90,9 @@ class Collection:
         return ledger.recorded(self.dataset)
 
 
-def config_of(replicas: int = 1, episodes: int = EPISODES, spec_hash: str = "hash", settings=(), **more) -> dict:
-    settings = {"episodes": episodes, "envs": 1, "maxSteps": 20, **dict(settings)}
+def config_of(replicas: int = 1, episodes: int | None = EPISODES, spec_hash: str = "hash", settings=(), **more) -> dict:
+    asked = {} if episodes is None else {"episodes": episodes}  # otherwise by default
+    settings = {**asked, "envs": 1, "maxSteps": 20, **dict(settings)}
     base = {"version": "0.1.0", "run": "run", "kind": "collect", "task": "predictor", "specHash": spec_hash}
     return base | {"replicas": replicas, "settings": settings} | more
 
@@ -326,15 +327,22 @@ def test_what_is_gone_or_damaged_is_recorded_again_by_the_next_collection(tmp_pa
     assert results.read_result(collection.run_dir, "run")["exitCode"] == 0
 
 
-def supervised(collection, job: str, **more) -> tuple[int, str]:
+def supervised(collection, job: str, loop: Path = HELPER, uid: str = "pod", index: int = 0, **more) -> tuple[int, str]:
     """One attempt with its supervisor, as a pod of this Job runs it; (exit code, output)."""
     collection.volume.mkdir(exist_ok=True)
     config = collection.volume / "config.json"
     config.write_text(json.dumps(config_of(**more)))
-    env = {"JOBCTL_VOLUME": collection.volume, "JOBCTL_TMP": collection.volume, "JOBCTL_METRICS_PORT": "0"}
+    env = {
+        "JOBCTL_VOLUME": collection.volume,
+        "JOBCTL_TMP": collection.volume,
+        "JOBCTL_METRICS_PORT": 0,
+        "JOBCTL_JOB_UID": job,
+        "JOBCTL_POD_UID": uid,
+        "JOB_COMPLETION_INDEX": index,
+    }
     done = subprocess.run(
-        [sys.executable, "-c", SUPERVISOR, str(config), str(HELPER)],
-        env={**os.environ, **{name: str(value) for name, value in env.items()}, "JOBCTL_JOB_UID": job},
+        [sys.executable, "-c", SUPERVISOR, str(config), str(loop)],
+        env={**os.environ, **{name: str(value) for name, value in env.items()}},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -356,6 +364,19 @@ def test_a_finished_collection_that_is_retried_looks_at_its_episodes_and_mends_t
     assert collection.merged() == ledger_before
     code, output = supervised(collection, "retried again", episodes=2)
     assert (code, "nothing is left to do" in output) == (0, True)
+
+
+@pytest.mark.parametrize("episodes", [None, 60])
+def test_an_index_that_makes_no_progress_is_not_hidden_by_what_the_others_record(collection, episodes):
+    """Of 60 episodes, asked for or by default, index 1 of 2 records what is its own while index 0 crashes."""
+    loop = collection.volume / "crash.py"
+    loop.write_text("raise SystemExit(1)")
+    codes = []
+    for attempt in range(3):
+        entry = ledger.Entry(30 + attempt, attempt, "drop", 5, False, "")
+        ledger.record(collection.dataset, entry)
+        codes.append(supervised(collection, "job", loop=loop, uid=str(attempt), replicas=2, episodes=episodes)[0])
+    assert codes == [1, 1, 70]
 
 
 @pytest.mark.parametrize("data", ["runs/innocent", "datasets/link", "datasets/../runs/innocent", "datasets"])

@@ -158,7 +158,14 @@ def test_collect_writes_below_datasets(tmp_path, data):
     "data",
     [
         *("runs/innocent", "datasets", "datasets/", "datasets/..", "datasets/../runs/innocent", "..", "/", "elsewhere"),
-        *("datasets/link", "datasets/link/inside", "datasets/out", "datasets/held/episodes", "datasets/team", "a\0b"),
+        *(
+            "datasets/link",
+            "datasets/link/inside",
+            "datasets/out",
+            "datasets/held/episodes",
+            "datasets/team",
+            "a\0b",
+        ),
     ],
 )
 def test_collect_writes_nowhere_else_neither_through_links_nor_into_other_datasets(tmp_path, data):

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from workers import untrusted
+from workers.episodes import frames
 from workers.episodes.schema import ARRAYS, MAX_STATE_SIZE, MAX_STEPS, Array
 
 METADATA = "zarr.json"
 METADATA_BYTES = 2**16
-CODECS = ("bytes", "zstd", "crc32c", "sharding_indexed")
+PACKED, SHARDED, INDEX = ("bytes", "zstd"), ("sharding_indexed",), ("bytes", "crc32c")  # all codecs there are
 MAX_PADDING_BYTES = 16 * 2**20  # a chunk may be twice as large as its array, and by so much larger
 MAX_INNER_CHUNKS = 100_000
 _ITEM_BYTES = {"float32": 4, "uint8": 1}
@@ -42,10 +43,25 @@ def array_of(path: Path, name: str, steps: int) -> dict[str, Any]:
     [array] = [array for array in ARRAYS if array.name == name]
     if (wrong := untrusted.misfit(metadata, _FIELDS) or _problem(array, metadata, steps)) is not None:
         raise untrusted.CorruptError(place, wrong)
-    separator = metadata["chunk_key_encoding"]["configuration"]["separator"]
-    # a chunk without a file would read as zeros
-    untrusted.open_file(path / name / separator.join(["c", *"0" * len(metadata["shape"])]), path.parent).close()
+    _require_chunk(path / name, array, metadata, path.parent)
     return metadata
+
+
+def _require_chunk(directory: Path, array: Array, metadata: Mapping[str, Any], root: Path) -> None:
+    """Raises FileNotFoundError for a chunk without a file, which would read as zeros; CorruptError for one that doesn't
+    unpack to just what the metadata say."""
+    separator = metadata["chunk_key_encoding"]["configuration"]["separator"]
+    path = directory / separator.join(["c", *"0" * len(metadata["shape"])])
+    chunk, item_bytes = metadata["chunk_grid"]["configuration"]["chunk_shape"], _ITEM_BYTES[array.dtype]
+    codec = metadata["codecs"][0]
+    with untrusted.open_file(path, root) as file:
+        try:
+            if codec["name"] == "sharding_indexed":
+                frames.require_shard(file, chunk, codec["configuration"]["chunk_shape"], item_bytes)
+            else:
+                frames.require_chunk(file, prod(chunk) * item_bytes)
+        except ValueError as error:
+            raise untrusted.CorruptError(path, str(error)) from error
 
 
 _FIELDS: dict[str, untrusted.Types] = {
@@ -88,29 +104,33 @@ def _fits(array: Array, shape: Sequence[Any], steps: int) -> bool:
     )
 
 
-def _codec_problem(codecs: Any, chunk: Sequence[int], sharded: bool = False) -> str | None:
-    if not isinstance(codecs, list):
-        return "it lists no codecs"
-    for codec in codecs:
-        if untrusted.misfit(codec, {"name": str}) is not None or codec["name"] not in CODECS:
-            return f"its codec {_shown(codec)} is none of {', '.join(CODECS)}"
-        if codec["name"] == "sharding_indexed":
-            problem = "it has a shard in a shard" if sharded else _shard_problem(codec, chunk)
-            if problem is not None:
-                return problem
-    return None
+def _codec_problem(codecs: Any, chunk: Sequence[int]) -> str | None:
+    """One chunk is packed as numbers and then by zstd; or it is a shard of such chunks."""
+    names = _names(codecs)
+    if names == SHARDED:
+        return _shard_problem(codecs[0], chunk)
+    return None if names == PACKED else f"its codecs are {_shown(names)}, not {PACKED} or {SHARDED}"
 
 
 def _shard_problem(codec: Mapping[str, Any], chunk: Sequence[int]) -> str | None:
-    inner = _setting(codec, "sharding_indexed", "chunk_shape")
+    settings = codec["configuration"] if untrusted.misfit(codec, _NAMED) is None else {}
+    inner = settings.get("chunk_shape")
     if not isinstance(inner, list) or not _are_sizes(inner) or not _covers(chunk, inner):
         return f"its shard's chunks are {_shown(inner)} of {_shown(chunk)}"
     if prod(-(-size // part) for size, part in zip(chunk, inner, strict=True)) > MAX_INNER_CHUNKS:
         return f"its shard has more than {MAX_INNER_CHUNKS} chunks"
-    settings = codec["configuration"]
-    return _codec_problem(settings.get("codecs"), inner, True) or _codec_problem(
-        settings.get("index_codecs"), inner, True
-    )
+    found = [
+        _names(settings.get("codecs")),
+        _names(settings.get("index_codecs")),
+        settings.get("index_location", "end"),
+    ]
+    wanted = [PACKED, INDEX, "end"]
+    return None if found == wanted else f"its shard is packed by {_shown(found)}, not {wanted}"
+
+
+def _names(codecs: Any) -> tuple[str, ...] | None:
+    named = isinstance(codecs, list) and all(untrusted.misfit(codec, {"name": str}) is None for codec in codecs)
+    return tuple(codec["name"] for codec in codecs) if named else None
 
 
 def _covers(chunk: Any, shape: Sequence[int]) -> bool:

@@ -3,16 +3,18 @@
 import json
 import resource
 import shutil
+import struct
 import sys
 from pathlib import Path
 
+import numcodecs
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from workers import storage
-from workers.episodes import ledger, reader, writer
+from workers.episodes import frames, ledger, reader, writer
 from workers.episodes.schema import ARRAY_NAMES
 from workers.errors import BadDataError
 
@@ -33,9 +35,9 @@ FORGED = [
     pytest.param("signals", {"data_type": {"name": "fixed_length_utf32"}}, "'data_type'", id="a type with settings"),
     pytest.param("signals", {"zarr_format": 2}, "of Zarr 3", id="another format"),
     pytest.param("signals", {"storage_transformers": [{"name": "x"}]}, "of Zarr 3", id="a transformer"),
-    pytest.param("signals", {"codecs": [{"name": "numcodecs.pickle"}]}, "its codec", id="an unknown codec"),
-    pytest.param("signals", {"codecs": [{"name": "bytes"}, {"name": "blosc"}]}, "its codec", id="not one of ours"),
-    pytest.param("signals", {"codecs": [4]}, "its codec", id="no codec"),
+    pytest.param("signals", {"codecs": [{"name": "numcodecs.pickle"}]}, "its codecs", id="an unknown codec"),
+    pytest.param("signals", {"codecs": [{"name": "bytes"}, {"name": "blosc"}]}, "its codecs", id="not one of ours"),
+    pytest.param("signals", {"codecs": [4]}, "its codecs", id="no codec"),
     pytest.param("signals", {"codecs": {}}, "'codecs'", id="no codecs"),
     pytest.param("signals", {"chunk_grid": grid(10**9, 12)}, "far larger", id="a chunk of gigabytes"),
     pytest.param("signals", {"chunk_grid": grid(1, 1)}, "not all", id="many chunks"),
@@ -109,9 +111,10 @@ def test_a_claim_of_petabytes_takes_no_memory(dataset):
     [
         ({"chunk_shape": [8, 1, 224, 224, 10**9]}, "its shard's chunks"),
         ({"chunk_shape": [1, 1, 1, 1, 1]}, "more than 100000 chunks"),
-        ({"codecs": [{"name": "pickle"}]}, "its codec"),
-        ({"index_codecs": [{"name": "gzip"}]}, "its codec"),
-        ({"codecs": [{"name": "sharding_indexed", "configuration": {}}]}, "a shard in a shard"),
+        ({"codecs": [{"name": "pickle"}]}, "its shard is packed by"),
+        ({"index_codecs": [{"name": "gzip"}]}, "its shard is packed by"),
+        ({"codecs": [{"name": "sharding_indexed", "configuration": {}}]}, "its shard is packed by"),
+        ({"index_location": "start"}, "its shard is packed by"),
     ],
 )
 def test_a_shard_is_held_to_the_same(dataset, changes, why):
@@ -166,6 +169,47 @@ def test_a_chunk_that_is_gone_is_no_array_of_zeros(dataset):
     entry = forge(dataset, lambda directory: (directory / "signals" / "c.0.0").unlink())
     with pytest.raises(BadDataError, match=r"episode 3 .* can't be read"):
         read_all(dataset, entry)
+
+
+BOMBS = {
+    "a frame of a mebibyte": lambda zstd, right: zstd.encode(bytes(2**20)),
+    "a frame too short": lambda zstd, right: zstd.encode(right[:-4]),
+    "a second frame behind the first": lambda zstd, right: zstd.encode(right) + zstd.encode(bytes(2**20)),
+    "a frame that doesn't say": lambda zstd, right: bytes.fromhex("28b52ffd0058") + zstd.encode(right)[6:],
+    "no frame": lambda zstd, right: right,
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+@pytest.mark.parametrize("name", ["signals", "images"])
+def test_a_chunk_that_unpacks_to_more_than_its_array_holds_is_not_unpacked(dataset, monkeypatch, name, bomb):
+    zstd = numcodecs.Zstd(1)
+
+    def change(directory: Path) -> None:
+        if name == "signals":
+            (directory / "signals" / "c.0.0").write_bytes(BOMBS[bomb](zstd, bytes(7 * 12 * 4)))
+            return
+        packed = [zstd.encode(bytes(8 * 224 * 224 * 3))] * 2 + [BOMBS[bomb](zstd, bytes(8 * 224 * 224 * 3))]
+        ends = np.cumsum([len(frame) for frame in packed])
+        index = b"".join(
+            struct.pack("<QQ", end - len(frame), len(frame)) for end, frame in zip(ends, packed, strict=True)
+        )
+        (directory / "images" / "c.0.0.0.0.0").write_bytes(b"".join(packed) + index + bytes(4))
+
+    entry = forge(dataset, change)
+    monkeypatch.setattr("zarr.Array.from_dict", lambda *arguments: pytest.fail("it would be unpacked"))
+    with pytest.raises(BadDataError, match=rf"{name}/c\.0.* is damaged: a chunk"):
+        reader.read_arrays(ledger.path_of(dataset, entry), entry, [name])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 400_000), st.integers(0, 255), st.booleans(), st.booleans())
+def test_a_frame_is_measured_as_zstd_writes_it(count, value, noisy, checksum):
+    data = np.random.default_rng(count).bytes(count) if noisy else bytes([value]) * count
+    packed = numcodecs.Zstd(1, checksum=checksum).encode(data)
+    assert frames.measure(packed) == (count, len(packed))
+    assert frames.measure(packed + b"more") == (count, len(packed))
+    assert frames.measure(packed[:-5]) is None or checksum
 
 
 KEYS = ["shape", "data_type", "chunk_grid", "chunk_key_encoding", "codecs", "zarr_format", "node_type", "fill_value"]
