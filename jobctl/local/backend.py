@@ -112,7 +112,8 @@ class LocalBackend:
                 raise self._not_found(name)
             for directory in directories:
                 directory.deleted.touch()
-                self._send(directory, "delete")
+                with contextlib.suppress(FileNotFoundError):  # its supervisor has seen the mark already
+                    self._send(directory, "delete")
             self._sweep(name)
 
     def logs(self, name: str, index: int | None, follow: bool) -> Iterator[LogLine]:
