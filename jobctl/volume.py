@@ -7,7 +7,7 @@ files: workers write while this reads, and nothing is ever locked for a reader. 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, Self
@@ -126,7 +126,7 @@ class VolumeReader(Protocol):
     def weights(self, run: str) -> Published | None:
         """The best published weights, else those of the newest checkpoint."""
 
-    def read(self, run: str, path: str) -> Iterator[bytes]:
+    def read(self, run: str, path: str) -> Generator[bytes, None, None]:
         """A file below runs/NAME, in chunks. Raises NotFoundError where there is none."""
 
     def ask_worker(self, arguments: Sequence[str]) -> bytes:
@@ -253,7 +253,7 @@ class DirectoryReader:
                     return found
         return None
 
-    def read(self, run: str, path: str) -> Iterator[bytes]:
+    def read(self, run: str, path: str) -> Generator[bytes, None, None]:
         try:
             with open_below(self.root, ("runs", run, *PurePosixPath(path).parts)) as file:
                 while chunk := file.read(CHUNK_BYTES):

@@ -44,7 +44,12 @@ def test_an_episode_is_drawn_once_and_replaced_only_where_that_is_said(jobctl, a
     again = jobctl("data", "show", "3")
     assert (again.status, "episode-000003.png is there already" in again.error) == (2, True)
     assert (tmp_path / "episode-000003.png").read_text() == "mine"
-    assert jobctl("data", "show", "3", "--force").status == 0
+    (tmp_path / "link.png").symlink_to("elsewhere.png")
+    assert jobctl("data", "show", "3", "--to", "link.png").status == 2
+    for target in ("episode-000003.png", "link.png"):
+        assert jobctl("data", "show", "3", "--to", target, "--force").status == 0
+        assert (tmp_path / target).read_bytes() == PNG
+    assert not (tmp_path / "elsewhere.png").exists()
 
 
 def test_episodes_are_listed(jobctl, answers):
