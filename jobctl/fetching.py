@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,36 +75,42 @@ def check_targets(copies: Sequence[Copy], *, force: bool) -> None:
         _check_room(root, sum(copy.file.bytes for copy in copies if copy.root == root))
 
 
-def fetch(copy: Copy, chunks: Callable[[], Iterator[bytes]], place: str) -> Path:
+def fetch(copy: Copy, chunks: Callable[[], Generator[bytes, None, None]], place: str) -> Path:
     """Write one file and check it. `chunks` reads it, `place` names it for people.
 
     Raises JobctlError where it is missing or not what was published; nothing is left under its name then.
     """
     copy.target.parent.mkdir(parents=True, exist_ok=True)
-    partial = copy.target.with_name(f".{copy.target.name}.{os.urandom(4).hex()}.partial")
     try:
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666), "wb") as file:
-            digest = _write(file, chunks(), copy.file.bytes, place)
-        if digest != copy.file.sha256:
-            raise JobctlError(f"{place} is damaged: its SHA-256 differs from the manifest's.")
-        return partial.replace(copy.target)
+        with contextlib.closing(chunks()) as read:
+            return write_whole(copy.target, _checked(read, copy.file, place))
     except NotFoundError as error:
         raise JobctlError(f"{place} is missing, though the manifest names it: {error}") from error
+
+
+def write_whole(target: Path, chunks: Iterable[bytes]) -> Path:
+    """Write a file that appears under its name only when all of it is there, in the place of a link, too."""
+    partial = target.with_name(f".{target.name}.{os.urandom(4).hex()}.partial")
+    try:
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666), "wb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+        return partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _write(file: Any, chunks: Iterator[bytes], most_bytes: int, place: str) -> str:
-    """The SHA-256 of what was written: at most so many bytes."""
-    digest, written = hashlib.sha256(), 0
-    with contextlib.closing(chunks):  # type: ignore[type-var]  # a generator: it may hold a file or a connection
-        for chunk in chunks:
-            written += len(chunk)
-            if written > most_bytes:
-                raise JobctlError(f"{place} is damaged: it is longer than the {most_bytes:,} bytes of its manifest.")
-            digest.update(chunk)
-            file.write(chunk)
-    return digest.hexdigest()
+def _checked(chunks: Iterable[bytes], file: File, place: str) -> Iterator[bytes]:
+    """The chunks, no more than the file has. Raises JobctlError at the first byte too many, or at a wrong end."""
+    digest, read = hashlib.sha256(), 0
+    for chunk in chunks:
+        read += len(chunk)
+        if read > file.bytes:
+            raise JobctlError(f"{place} is damaged: it is longer than the {file.bytes:,} bytes of its manifest.")
+        digest.update(chunk)
+        yield chunk
+    if digest.hexdigest() != file.sha256:
+        raise JobctlError(f"{place} is damaged: its SHA-256 differs from the manifest's.")
 
 
 def _directories(copy: Copy) -> list[Path]:

@@ -7,7 +7,7 @@ files: workers write while this reads, and nothing is ever locked for a reader. 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, Self
@@ -37,7 +37,7 @@ TAIL_BYTES = 64 * 1024
 TAIL_LINES = 64
 CHUNK_BYTES = 1024 * 1024
 SENTENCE_CHARACTERS = 2000  # of what a worker says about why it failed
-_FENCED = re.compile(r"(?P<stem>.+)\.(?P<fence>[0-9]{6,18})")
+_FENCED = re.compile(r"(?P<stem>[A-Za-z0-9_-]{1,64})\.(?P<fence>[0-9]{6,18})")
 _NOTHING_THERE = 64  # the exit code of `python -m workers read` and `data` where there is no such run, file or dataset
 _PROGRAM = re.compile(r"^python -m workers \w+: ")
 _STEP = re.compile(r"step-(?P<step>[0-9]{8,18})")
@@ -144,7 +144,7 @@ class VolumeReader(Protocol):
     def checkpoint(self, run: str) -> Checkpoint | None:
         """The newest checkpoint of a training. Raises JobctlError where the volume can't be read."""
 
-    def read(self, run: str, path: str) -> Iterator[bytes]:
+    def read(self, run: str, path: str) -> Generator[bytes, None, None]:
         """A file below runs/NAME, in chunks. Raises NotFoundError where there is none."""
 
     def ask_worker(self, arguments: Sequence[str]) -> bytes:
@@ -286,7 +286,7 @@ class DirectoryReader:
         ]
         return [(step, name) for step, _, name in sorted(found, reverse=True)]
 
-    def read(self, run: str, path: str) -> Iterator[bytes]:
+    def read(self, run: str, path: str) -> Generator[bytes, None, None]:
         try:
             with open_below(self.root, ("runs", run, *PurePosixPath(path).parts)) as file:
                 while chunk := file.read(CHUNK_BYTES):

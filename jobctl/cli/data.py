@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import click
 from jobctl.cli.output import cell_text, emit, output_option, print_table, say
 from jobctl.cli.session import Session
 from jobctl.errors import JobctlError, UsageError
+from jobctl.fetching import write_whole
 from jobctl.untrusted import UnreadableError, mapping, mappings, number, parse_object, text, whole
 
 SCHEMA = "jobctl.data/v1"
@@ -74,10 +76,10 @@ def show_episode(
     target = target or Path(f"episode-{episode:06d}.png")
     if target.is_dir() or not target.absolute().parent.is_dir():
         raise UsageError(f"--to {target} is no file that can be written: name a PNG in a directory that exists.")
-    if target.exists() and not force:
+    if os.path.lexists(target) and not force:
         raise UsageError(f"{target} is there already: say --force to replace it, or name another file with --to.")
     found = _ask(session, claim, image, [*([data] if data else []), "--show", str(episode)])
-    target.write_bytes(_picture(found.pop("picture", None)))
+    write_whole(target, [_picture(found.pop("picture", None))])
     emit({"backend": session.where_document, **found, "picture": str(target)}, output, _show_table)
 
 

@@ -33,7 +33,7 @@ def logs_command(session: Session, name: str, follow: bool, replica: int | None,
             if output == "json":
                 say(to_json(entry))
             elif output == "yaml":
-                say(to_yaml([entry]).rstrip())
+                say(to_yaml([entry]), nl=False)
             else:
                 _say(f"[{line.index}] " if prefixed else "", line.text)
     except KeyboardInterrupt:

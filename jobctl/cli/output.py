@@ -24,9 +24,9 @@ _CONTROL = re.compile(
 _NAMED = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 
-def say(sentence: str = "", *, err: bool = False) -> None:
+def say(sentence: str = "", *, err: bool = False, nl: bool = True) -> None:
     """Print for people: line breaks and tabs as they are, every other control character as its escape, `\\x1b`."""
-    click.echo(printable(sentence), err=err)
+    click.echo(printable(sentence), err=err, nl=nl)
 
 
 def printable(sentence: str) -> str:
@@ -63,7 +63,7 @@ def emit(document: dict[str, Any], output: str, as_table: Callable[[dict[str, An
     if output == "json":
         say(to_json(document, indent=2))
     elif output == "yaml":
-        say(to_yaml(document).rstrip("\n"))
+        say(to_yaml(document), nl=False)
     else:
         as_table(document)
 

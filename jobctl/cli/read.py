@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,10 +12,11 @@ from jobctl.cli.document import job_document, job_summary, progress_text
 from jobctl.cli.options import name_argument
 from jobctl.cli.output import cell_text, emit, output_option, print_figures, print_table, say
 from jobctl.cli.session import Session, own_result
-from jobctl.errors import RefusedError, UnreachableError
+from jobctl.errors import JobctlError
 from jobctl.status import ACTIVE, view
 
 FIGURES_SHOWN = 12
+PROGRESS_SECONDS = 20.0  # of `list`: after that jobs are listed without how far they are
 REPLICA_KEYS = ("index", "pod", "phase", "exitCode", "attempts", "pid", "address", "metricsUrl", "message")
 
 
@@ -27,9 +29,16 @@ def list_command(session: Session, states: tuple[str, ...], output: str) -> None
     now = datetime.now(UTC)
     records = sorted(session.backend.records(), key=lambda record: record.created_at, reverse=True)
     pairs = [(record, view(record, now)) for record in records]
-    jobs = [
-        job_summary(job, session.progress(record, job)) for record, job in pairs if not states or job.state in states
-    ]
+    jobs, left_out = [], 0
+    until = time.monotonic() + PROGRESS_SECONDS
+    for record, job in pairs:
+        if states and job.state not in states:
+            continue
+        is_late = time.monotonic() > until
+        left_out += is_late
+        jobs.append(job_summary(job, None if is_late else session.progress(record, job)))
+    if left_out:
+        session.note(f"{left_out} jobs are listed without their progress: pods, or the volume, answer too slowly.")
     emit({"backend": session.where_document, "jobs": jobs}, output, _list_table)
 
 
@@ -51,7 +60,7 @@ def describe(session: Session, name: str) -> dict[str, Any]:
     if session.is_local or job.state in ("succeeded", "failed"):
         try:
             attempts, result = run.attempts(), None if job.state in ACTIVE else own_result(run, record, job)
-        except (RefusedError, UnreachableError) as error:
+        except JobctlError as error:
             session.note(f"The result can't be read: {error}")
     return job_document(job, run, session.progress(record, job), attempts, result)
 

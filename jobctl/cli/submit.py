@@ -63,7 +63,7 @@ def render_command(session: Session, fresh: bool, **flags: Any) -> None:
     if not session.is_open:
         session.say_where()
     documents = [document for job in prepared for document in job.release.manifest]
-    say("---\n".join(to_yaml(document) for document in documents).rstrip("\n"))
+    say("---\n".join(to_yaml(document) for document in documents), nl=False)
 
 
 def stay(session: Session, name: str) -> int:

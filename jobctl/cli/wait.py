@@ -11,6 +11,7 @@ from jobctl.cli.options import DETACHED, name_argument
 from jobctl.cli.output import cell_text, emit, output_option
 from jobctl.cli.session import Session, own_result
 from jobctl.cli.watch import exit_status_of, watch
+from jobctl.errors import JobctlError
 from jobctl.status import JobView
 
 
@@ -39,7 +40,12 @@ def wait_command(session: Session, name: str, timeout: float | None, output: str
 def say_next(session: Session, job: JobView) -> None:
     """How it came out, and what to type now that it has ended."""
     record, _ = session.view(job.name)
-    result = own_result(session.run(record), record, job) if job.state == "succeeded" else None
+    result = None
+    if job.state == "succeeded":
+        try:
+            result = own_result(session.run(record), record, job)
+        except JobctlError as error:  # that changes nothing about how the job ended
+            session.note(f"The result can't be read: {error}")
     if result is not None and result.reason not in (None, job.reason):
         session.say(f"{job.name}: {cell_text(result.reason)}")
     session.say(f"next: {' · '.join(command.format(name=job.name) for command in NEXT[job.state])}")

@@ -73,7 +73,7 @@ class PodReader:
     def checkpoint(self, run: str) -> Checkpoint | None:
         return Checkpoint.of(mapping(self._document(run), "checkpoint"))
 
-    def read(self, run: str, path: str) -> Iterator[bytes]:
+    def read(self, run: str, path: str) -> Generator[bytes, None, None]:
         yield from self._exec([*COMMAND, run, "--file", path])
 
     def ask_worker(self, arguments: Sequence[str]) -> bytes:
@@ -137,7 +137,7 @@ class PodReader:
                     )
         return bytes(said)
 
-    def _exec(self, command: list[str]) -> Generator[bytes]:
+    def _exec(self, command: list[str]) -> Generator[bytes, None, None]:
         """Standard output of a command in the reader pod, in chunks. Raises NotFoundError where it exits with 64."""
         complaint, outcome = b"", b""
         for channel, data in self._frames(self._running_pod(), command):

@@ -34,6 +34,7 @@ DEFAULT_BACKOFF_SCALE = 0.1
 ANSWER_SECONDS = 5.0  # how long a command waits for the supervisor to carry it out
 START_SECONDS = 30.0
 POLL_SECONDS = 0.1
+ATTEMPTS_ASKED = 5  # of an index, newest first, for how far it is
 KEPT_REVISIONS = 10  # as Helm keeps them
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,51}[a-z0-9])?")  # as Helm's release names: at most 53 characters
@@ -118,7 +119,8 @@ class LocalBackend:
             for directory in directories:
                 ending += _living(directory)
                 directory.deleted.touch()
-                self._send(directory, "delete")
+                with contextlib.suppress(FileNotFoundError):  # its supervisor has seen the mark already
+                    self._send(directory, "delete")
             self._sweep(name)
         return ending
 
@@ -421,7 +423,7 @@ def _made_at(directory: RevisionDir) -> datetime:
 
 def _tail(reader: DirectoryReader, run: str, index: int, attempts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The last metrics lines of an index' newest attempt that has some. One that has ended gives no rate: its last."""
-    for pod in reversed(attempts):
+    for pod in reversed(attempts[-ATTEMPTS_ASKED:]):
         uid = text(pod, "metadata", "uid")
         lines = reader.metrics_of_attempt(run, index, uid) if uid else []
         if lines:

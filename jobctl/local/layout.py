@@ -85,8 +85,20 @@ class RevisionDir:
 
     @property
     def is_given_up(self) -> bool:
-        """Whether the job was deleted: marked so, or already gone."""
-        return self.deleted.exists() or not self.path.exists()
+        """Whether the job was deleted: marked so, or already gone. Not where the whole home is away for a moment."""
+        if os.path.lexists(self.deleted):
+            return True
+        return self.is_gone and self.path.parents[1].is_dir()
+
+    @property
+    def is_gone(self) -> bool:
+        try:
+            self.path.stat()
+        except FileNotFoundError:
+            return True
+        except OSError:  # nobody knows
+            pass
+        return False
 
     def pod(self, attempt: int) -> Path:
         return self.pods / f"{attempt:04d}"

@@ -311,7 +311,7 @@ class Supervisor:
             self._beat(now)
         if not self.dirty or now < self.save_at:
             return
-        if self.ending == "delete" and self.dir.is_given_up and not self.dir.path.exists():
+        if self.ending == "delete" and self.dir.is_gone:
             self.dirty = False  # nobody will read it
             return
         self.serial += 1

@@ -1,10 +1,11 @@
 """What a job's objects mean: each rule of the table once, and properties that hold for any objects."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobctl.backend import Record
@@ -13,6 +14,11 @@ from jobctl.status import ACTIVE, ENDED, STATES, JobView, is_ended, view
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 CREATED = NOW - timedelta(minutes=1)
+KEYS = [
+    "metadata", "labels", "annotations", "spec", "status", "completions", "template", "containers", "ports", "name",
+    "conditions", "type", "reason", "message", "containerStatuses", "state", "terminated", "waiting", "exitCode",
+    "completedIndexes", "failedIndexes", "phase", "jobctl.dev/backoff", "jobctl.dev/backoff-scale", "startTime",
+]  # fmt: skip
 
 
 def record(
@@ -362,3 +368,31 @@ def test_a_backoff_that_is_not_scaled_names_no_scale():
     job = view(record(annotations={"jobctl.dev/backoff": json.dumps([wait])}), NOW)
     assert job.reason == "index 0 waits 7 s more in the Job controller's back-off"
     assert job.backoffs == (Backoff(index=0, seconds_left=7.0, seconds=10.0, scale=None),)
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | st.sampled_from(["0-3", "True"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=6),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=200)
+@given(JUNK, st.lists(JUNK, max_size=3), st.sampled_from(["alive", "gone", "finished"]))
+def test_objects_of_any_shape_are_judged(job, pods, controller):
+    shape = {"metadata": job, "spec": job, "status": job}
+    labels = {"labels": {"batch.kubernetes.io/job-completion-index": "0"}}
+    shaped = [{"metadata": labels, "spec": one, "status": one} for one in pods]
+    for found in (shape, job if isinstance(job, dict) else {}):
+        judged = view(Record("x", 1, {}, found, [*shaped, *pods], False, False, controller, CREATED), NOW)
+        assert judged.state in STATES and judged.reason
+
+
+def test_what_can_not_be_relied_on_is_unknown_whatever_the_objects_say():
+    done = record(status=condition("Complete"))
+    doubted = view(replace(done, doubt="status.json can't be used: it is empty"), NOW)
+    assert (doubted.state, doubted.reason) == ("unknown", "status.json can't be used: it is empty")
+    assert [is_ended(view(replace(done, doubt="stale", controller=by), NOW)) for by in ("alive", "gone")] == [
+        False,
+        True,
+    ]

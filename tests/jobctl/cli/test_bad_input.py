@@ -23,6 +23,7 @@ TYPED = {
     "no replicas": ((*TRAIN, "--replicas", "0"), 2, "replicas is 0: it must be at least 1."),
     "replicas that are no number": ((*TRAIN, "--replicas", "two"), 2, "'two' is not a valid integer"),
     "a name that is no DNS label": ((*TRAIN[:2], "--name", "My_Run"), 2, "name is 'My_Run', which is no DNS label"),
+    "a file that is nested too deeply": (("submit", "-f", "deep.yaml"), 2, "nested too deeply"),
     "a missing file": (("submit", "-f", "nowhere.yaml"), 2, "nowhere.yaml can't be read: No such file or directory."),
     "a file that is not YAML": (("submit", "-f", "broken.yaml"), 2, "broken.yaml is not YAML that jobctl can read: line 2"),
     "two documents of one name": (("submit", "-f", "twins.yaml"), 2, "both have the name 'x': each job needs its own."),
@@ -46,6 +47,7 @@ TYPED = {
 @pytest.fixture
 def files(tmp_path):
     (tmp_path / "broken.yaml").write_text("kind: [train\n")
+    (tmp_path / "deep.yaml").write_text("{kind: train, name: x, env: " + "[" * 500 + "]" * 500 + "}")
     (tmp_path / "train.yaml").write_text("{kind: train, name: x, data: d}")
     (tmp_path / "twins.yaml").write_text("{kind: train, name: x, data: d}\n---\n{kind: train, name: x, data: e}\n")
     (tmp_path / "pair.yaml").write_text("{kind: train, name: a, data: d}\n---\n{kind: train, name: b, data: e}\n")

@@ -1,11 +1,15 @@
 """How values are printed."""
 
+import contextlib
+import io
+import json
+
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from jobctl.cli.output import cell_text, duration, fold_intervals, print_figures, print_table, to_yaml
+from jobctl.cli.output import cell_text, duration, emit, fold_intervals, print_figures, print_table, to_yaml
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 DOCUMENTS = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=10)
@@ -14,6 +18,16 @@ DOCUMENTS = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionarie
 @given(DOCUMENTS)
 def test_yaml_holds_the_document(document):
     assert yaml.load(to_yaml(document), Loader=yaml.CSafeLoader) == document
+
+
+@given(st.dictionaries(st.text(), DOCUMENTS))
+@example({"last": "a\n\n"})
+@example({"last": "a\u0085\u2028\u202e\x1b"})
+def test_what_programs_read_is_exact(document):
+    for form, read in (("json", json.loads), ("yaml", lambda text: yaml.load(text, Loader=yaml.CSafeLoader))):
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            emit(document, form, print)
+        assert read(printed.getvalue()) == document
 
 
 def test_text_of_several_lines_is_a_block():

@@ -1,6 +1,7 @@
 """results. Pods run fake_worker.py, everything else is real."""
 
 import json
+from hashlib import sha256
 
 from held import hold_at
 
@@ -55,3 +56,25 @@ def test_a_target_that_is_a_file_is_refused(jobctl, tmp_path):
     jobctl("submit", *TRAIN, "--wait")
     (tmp_path / "out").touch()
     assert jobctl("results", "x", "-d", "out").status == 2
+
+
+def test_a_forged_result_writes_nothing_but_what_a_result_can_have_and_says_so(jobctl, home, tmp_path):
+    jobctl("submit", *TRAIN, "--wait")
+    forged = home / "volumes/shared/runs/x/results/run.000001"
+    (forged / ".git").mkdir(parents=True)
+    files = {"result.json": b"{}", ".git/config": b"[core]", "Makefile": b"all:", "../../../../../../escaped": b"x"}
+    for name, data in files.items():
+        (forged / name).write_bytes(data)
+    entries = {name: {"bytes": len(data), "sha256": sha256(data).hexdigest()} for name, data in files.items()}
+    (forged / "manifest.json").write_text(json.dumps({"files": entries}))
+    before = {path for path in tmp_path.rglob("*") if not path.is_relative_to(home)}
+    said = jobctl("results", "x", "--to", ".")
+    assert said.status == 0 and "Makefile" in said.err and ".git/config" in said.err
+    after = {path for path in tmp_path.rglob("*") if not path.is_relative_to(home)}
+    assert {str(path.relative_to(tmp_path)) for path in after - before} == {
+        "result.json",
+        "weights",
+        "weights/model.safetensors",
+    }
+    again = jobctl("results", "x", "--to", ".")
+    assert (again.status, "result.json is there already" in again.error, "--force" in again.error) == (2, True, True)

@@ -37,13 +37,15 @@ def test_a_status_whose_supervisor_has_fallen_silent_is_stale_until_it_is_heard_
 ):
     supervisor = backend.supervisor_pid("x")
     os.kill(supervisor, signal.SIGSTOP)
-    edit(running / "pulse.json", seconds=time.monotonic() - 100)
-    job = shown()
-    assert (job["state"], job["progress"]["etaSeconds"]) == ("unknown", None)
-    assert str(supervisor) in job["reason"] and "stale" in job["reason"]
-    assert " left" not in jobctl("list").out
-    assert jobctl("wait", "x", "--timeout", "0.1").status == 124  # it may come back: it has not ended
-    os.kill(supervisor, signal.SIGCONT)
+    try:
+        edit(running / "pulse.json", seconds=time.monotonic() - 100)
+        job = shown()
+        assert (job["state"], job["progress"]["etaSeconds"]) == ("unknown", None)
+        assert str(supervisor) in job["reason"] and "stale" in job["reason"]
+        assert " left" not in jobctl("list").out
+        assert jobctl("wait", "x", "--timeout", "0.1").status == 124  # it may come back: it has not ended
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
     eventually(lambda: shown()["state"] == "running")
 
 

@@ -13,7 +13,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobctl.cli import output
+from jobctl.cli import output, read
 
 TRAIN = ("train", "--data", "datasets/x", "--name")
 BIDIRECTIONAL = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
@@ -208,10 +208,10 @@ def test_any_text_from_a_volume_is_printed_as_text_and_exact_for_programs(text, 
     (directory / "result.json").write_text(json.dumps(data))
     shown = jobctl("results", "x")
     assert shown.status == 0 and no_controls(shown.out) and no_controls(shown.err)
-    for form, read in (("json", json.loads), ("yaml", safe_load)):
+    for form, parse in (("json", json.loads), ("yaml", safe_load)):
         said = jobctl("results", "x", "-o", form)
         assert no_controls(said.out)
-        result = read(said.out)["result"]
+        result = parse(said.out)["result"]
         assert (result["figures"], result["tables"]) == ({text: 1.5}, {text: table})
         assert result["reason"] == (text or None)
 
@@ -241,6 +241,13 @@ def test_any_text_of_a_pod_is_printed_as_text_and_exact_for_programs(text, jobct
     assert lines == [line.removesuffix("\r") for line in printed]
     document = json.loads(jobctl("status", "bad", "-o", "json").out)["job"]
     assert document["replicaStatuses"][0]["pod"] == text
+
+
+def test_jobs_whose_progress_takes_too_long_are_listed_without_it(two_jobs, jobctl, monkeypatch):
+    monkeypatch.setattr(read, "PROGRESS_SECONDS", -1.0)
+    said = jobctl("list", "-o", "json")
+    assert {job["name"]: job["progress"] for job in json.loads(said.out)["jobs"]} == {"good": None, "bad": None}
+    assert "2 jobs are listed without their progress" in said.err
 
 
 def test_a_progress_bar_stands_below_itself_with_the_index_before_each_part(jobctl, capfd):

@@ -70,6 +70,18 @@ def test_a_log_that_was_cut_goes_on_after_the_last_line_without_saying_one_twice
     assert [query["follow"] for query in api.queries] == ["true", "false"]
 
 
+def test_lines_that_a_clock_set_back_has_dated_earlier_are_not_left_out(pod, monkeypatch):
+    monkeypatch.setattr(logs, "LOOK_SECONDS", 0)
+    api = FakeApi(
+        Stream([line(8, "one"), line(9, "two"), line(1, "three")], cut=True),
+        Stream([line(1, "three"), line(2, "four"), line(1, "five")]),
+    )
+    phases = iter([False, True])
+    tail = Tail(api, pod(0, uid="a"))
+    tail.follow(lambda: next(phases, True))
+    assert [said.text for said in lines_of(tail)] == ["one", "two", "three", "four", "five"]
+
+
 def test_a_worker_that_says_nothing_for_minutes_is_asked_again_and_again_without_a_word(pod, monkeypatch):
     monkeypatch.setattr(logs, "LOOK_SECONDS", 0)
     monkeypatch.setattr(logs, "LAST_TRY_SECONDS", 0)

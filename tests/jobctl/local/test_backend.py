@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import signal
+import subprocess
 import time
 from datetime import UTC, datetime
 
@@ -11,6 +12,7 @@ import pytest
 
 from jobctl.errors import NotFoundError, RefusedError, UsageError
 from jobctl.local.backend import LocalBackend
+from jobctl.local.state import Identity, boot_id
 from jobctl.status import is_ended, view
 
 SLEEP = "trap 'kill $!; exit 75' TERM; echo up; sleep 60 & wait"
@@ -85,19 +87,22 @@ class TestAKilledSupervisor:
 
 def test_a_reboot_reads_as_a_supervisor_that_is_gone(home, manifest):
     home.submit("x", manifest(SLEEP, suspend=True))
-    supervisor = home.supervisor("x")
-    os.kill(supervisor, signal.SIGSTOP)  # it would write its pulse again
+    os.kill(home.supervisor("x"), signal.SIGKILL)  # it would write them again
+    living = subprocess.Popen(["sleep", "60"])
     files = [*home.path.glob("local/x/*/status.json"), *home.path.glob("local/x/*/pulse.json")]
-    saved = [file.read_text() for file in files]
     for file in files:
         document = json.loads(file.read_text())
-        document["supervisor"]["boot_id"] = "another boot"
+        document["supervisor"] |= {**vars(Identity.of(living.pid)), "boot_id": "another boot"}
         file.write_text(json.dumps(document))
     assert home.backend.record("x").controller == "gone"
-    for file, text in zip(files, saved, strict=True):
-        file.write_text(text)
-    os.kill(supervisor, signal.SIGCONT)
+    for file in files:
+        document = json.loads(file.read_text())
+        document["supervisor"]["boot_id"] = boot_id()
+        file.write_text(json.dumps(document))
     assert home.backend.record("x").controller == "alive"
+    living.kill()
+    living.wait()
+    assert home.backend.record("x").controller == "gone"
 
 
 def test_a_supervisor_that_is_told_to_end_gives_pods_their_grace_period(home, manifest):
@@ -256,3 +261,40 @@ class TestCommands:
             ("a", {"kind": "train", "gpu": "cpu"}),
             ("b", {"kind": "train", "gpu": "cpu"}),
         ]
+
+
+ODD = {
+    "a pipe": "rm -f {0}; mkfifo {0}",
+    "a link to a device": "rm -f {0}; ln -s /dev/zero {0}",
+    "a directory": "rm -f {0}; mkdir {0}",
+    "a number of 400 digits": 'printf \'{{"step": %400s}}\' 9 | tr " " 9 > {0}',
+    "brackets": "head -c 4000 /dev/zero | tr '\\0' '[' > {0}",
+}
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_whatever_a_pod_leaves_as_its_last_message_holds_nobody_up(home, manifest, what):
+    script = "cd $(dirname $LOG); " + ODD[what].format("termination-log") + "; exit 3"
+    container = {"terminationMessagePath": "/dev/log", "env": [{"name": "LOG", "value": "/dev/log"}]}
+    home.submit("x", manifest(script, backoffLimitPerIndex=0, container=container))
+    record = home.end("x")
+    assert counts(record) == {"active": 0, "succeeded": 0, "failed": 1}
+    assert view(record, datetime.now(UTC)).state == "failed"
+
+
+def test_a_command_that_is_none_ends_no_supervisor(home, manifest):
+    home.submit("x", manifest(SLEEP))
+    home.said("x", "up")
+    (revision,) = home.path.glob("local/x/*")
+    (revision / "control").mkdir(exist_ok=True)
+    for number, text in enumerate(("[", "{}", '{"verb": "explode"}', '{"verb": 7}', '{"verb": "evict", "index": []}')):
+        (revision / "control" / f"{number}.json").write_text(text)
+    os.mkfifo(revision / "control" / "8.json")
+    home.backend.suspend("x")
+    assert home.wait("x", lambda record: record.suspended).controller == "alive"
+
+
+def test_pods_say_which_attempt_they_are(home, manifest):
+    home.submit("x", manifest("exit 1", backoffLimitPerIndex=2))
+    attempts = [pod["metadata"]["annotations"]["jobctl.dev/attempt"] for pod in home.end("x").pods]
+    assert attempts == ["0", "1", "2"]
