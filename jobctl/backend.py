@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from jobctl.errors import UsageError, nearest
+from jobctl.untrusted import text
 
 if TYPE_CHECKING:
     from jobctl.volume import VolumeReader
@@ -39,6 +40,7 @@ class Record:
 
     `job` and `pods` have the shape of batch/v1 Job and v1 Pod. `controller` says whether something still acts on the
     job: its supervisor process on the local backend, the Job controller on a cluster ("gone" is never said there).
+    `doubt` says why the rest can't be relied on, where it can't: it could not be read, or is older than what is so.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Record:
     cancelled: bool
     controller: Literal["alive", "gone", "finished"]
     created_at: datetime
+    doubt: str | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,9 @@ class Backend(Protocol):
         """What happened to its objects, oldest first."""
 
     def metrics(self, record: Record) -> list[list[dict[str, Any]]]:
-        """The last metrics lines of each index ({time, step, ...}), oldest first, as far as they can be had at once."""
+        """The last metrics lines ({time, step, ...}) of each index' newest attempt of this very job that has some,
+        oldest first, as far as they can be had at once; of an attempt that has ended the last one alone.
+        """
 
     def reader(self, claim: str, record: Record | None, image: str | None = None) -> VolumeReader:
         """How runs on that claim are read; `record` is the job's, or None where it has been deleted.
@@ -134,7 +139,7 @@ def live(pods: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 def claim_of(values: Mapping[str, Any]) -> str:
     """The claim that these values ask for; the chart's default where they leave it open."""
-    return (values.get("volume") or {}).get("claim") or "shared"
+    return text(values, "volume", "claim") or "shared"
 
 
 def home_directory(environ: Mapping[str, str]) -> Path:

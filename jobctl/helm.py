@@ -17,6 +17,7 @@ from jobctl.errors import JobctlError, UsageError
 
 TIMEOUT_SECONDS = 60
 OLDEST_KUBERNETES = "1.34.0"  # that the chart takes
+OLDEST_HELM = (3, 18)  # that holds values against a schema of draft 2020-12; the chart says so, too
 # Helm lives for a tenth of a second: without the garbage collector it takes a quarter less time.
 GO_SETTINGS = {"GOGC": "off", "GOMEMLIMIT": "512MiB"}
 
@@ -39,6 +40,39 @@ def find_helm(environ: Mapping[str, str] | None = None) -> Path:
             f"Helm is neither on PATH nor at {beside}: run `make setup`, or set JOBCTL_HELM to the program."
         )
     return Path(found)
+
+
+def version(program: Path) -> str:
+    """What a Helm says of itself, such as v4.3.1. Raises JobctlError where it says nothing of that kind."""
+    try:
+        done = subprocess.run(
+            [str(program), "version", "--template", "{{.Version}}"],
+            capture_output=True, encoding="utf-8", errors="replace", timeout=TIMEOUT_SECONDS, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise JobctlError(
+            f"Helm ({program}) can't be started: {error}. Set JOBCTL_HELM to a working program."
+        ) from error
+    said = done.stdout.strip()
+    if not _VERSION.match(said):
+        raise JobctlError(f"{program} is no Helm: it does not say its version. Set JOBCTL_HELM to Helm 3.18 or newer.")
+    return said
+
+
+_VERSION = re.compile(r"v(?P<major>\d+)\.(?P<minor>\d+)")
+
+
+def check_version(program: Path) -> str:
+    """The version. Raises JobctlError for a Helm that is older than the charts need."""
+    said = version(program)
+    found = _VERSION.match(said)
+    assert found is not None
+    if (int(found["major"]), int(found["minor"])) < OLDEST_HELM:
+        raise JobctlError(
+            f"Helm ({program}) is {said}, and jobctl needs {'.'.join(map(str, OLDEST_HELM))} or newer: "
+            "install a newer one, or set JOBCTL_HELM to it."
+        )
+    return said
 
 
 def to_yaml(values: Mapping[str, Any]) -> str:
@@ -170,7 +204,10 @@ def _finish(
             process.kill()
             raise
     if process.returncode != 0:
-        raise error_of(stderr)
+        refused = error_of(stderr)
+        if isinstance(refused, HelmError):  # what an old Helm says is about anything but its age
+            check_version(Path(str(process.args[0])) if isinstance(process.args, list) else find_helm())
+        raise refused
     if UNRECORDED in stderr:  # it says so in its log alone, and ends with 0
         raise HelmError("the release was made, but could not be recorded", stderr)
     return stdout

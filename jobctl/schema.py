@@ -55,7 +55,7 @@ def knobs() -> dict[str, str]:
 
 @cache
 def takes_text(path: Keys) -> bool:
-    """Whether text is meant at this path of a spec, and nothing else: there a value is what was typed."""
+    """Whether a value is what was typed at this path of a spec: text is meant there, or a quantity."""
     if path == ("name",):  # the release's: no key of the chart's values
         return True
     nodes = _nodes_at(path)
@@ -85,7 +85,7 @@ def _is_text(node: Mapping[str, Any]) -> bool:
         return all(isinstance(option, str | None) for option in node["enum"])
     types = node.get("type", [])
     words = set(types if isinstance(types, list) else [types])
-    return "x-text" in node or ("string" in words and words <= {"string", "null"})
+    return "x-text" in node or "x-typed" in node or ("string" in words and words <= {"string", "null"})
 
 
 def with_numbers(values: Mapping[str, Any]) -> dict[str, Any]:

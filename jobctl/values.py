@@ -98,4 +98,5 @@ def with_environment(spec: Mapping[str, Any], job: Mapping[str, Any]) -> dict[st
         return dict(spec)
     (container, *_) = job["spec"]["template"]["spec"]["containers"]
     found = {entry["name"]: str(entry.get("value", "")) for entry in container.get("env") or []}
-    return {**spec, "env": {name: found[name].replace("$$", "$") for name in names if name in found}}
+    known = [name for name in names if isinstance(name, str) and name in found]
+    return {**spec, "env": {name: found[name].replace("$$", "$") for name in known}}

@@ -34,6 +34,9 @@ class CorruptError(WorkerError):
         self.path = path
         self.why = why
 
+    def __reduce__(self) -> tuple[type["CorruptError"], tuple[Path, str]]:
+        return CorruptError, (self.path, self.why)  # between processes: it is made of two arguments, not of its message
+
 
 def open_below(root: Path, parts: Sequence[str]) -> BinaryIO:
     """Open root/parts[0]/… for reading; `root` may be a link, nothing below. OSError: ELOOP or ENOTDIR say a link."""

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from jobctl.cli.options import spec_options
-from jobctl.cli.output import to_yaml
+from jobctl.cli.output import say, to_yaml
 from jobctl.cli.session import Session
 from jobctl.cli.specs import asked_of
 from jobctl.cli.submission import Prepared, decide, prepare, start
@@ -63,7 +63,7 @@ def render_command(session: Session, fresh: bool, **flags: Any) -> None:
     if not session.is_open:
         session.say_where()
     documents = [document for job in prepared for document in job.release.manifest]
-    click.echo("---\n".join(to_yaml(document) for document in documents), nl=False)
+    say("---\n".join(to_yaml(document) for document in documents).rstrip("\n"))
 
 
 def stay(session: Session, name: str) -> int:

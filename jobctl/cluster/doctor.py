@@ -9,18 +9,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from jobctl import profiles
+from jobctl import helm, profiles
 from jobctl.cluster import kueue, rights
 from jobctl.cluster.api import Api
 from jobctl.cluster.refusals import ForbiddenError
 from jobctl.cluster.release import making_a_claim
 from jobctl.errors import JobctlError, NotFoundError
-from jobctl.helm import OLDEST_KUBERNETES
 
 Object = dict[str, Any]
 Level = Literal["ok", "warn", "fail"]
 
-OLDEST = tuple(int(part) for part in OLDEST_KUBERNETES.split("."))[:2]
+OLDEST = tuple(int(part) for part in helm.OLDEST_KUBERNETES.split("."))[:2]
 PRODUCT = "nvidia.com/gpu.product"
 FAKE_GPU = "jobctl.dev/fake-gpu"  # the annotation by which `make cluster` marks them
 CLUSTER_ROLE = "the optional ClusterRole in docs/rbac.md shows it"
@@ -38,7 +37,7 @@ class Finding:
 
 def examine(api: Api, claim: str, image: str) -> list[Finding]:
     """All checks, in order. Raises UnreachableError, RefusedError where the API server can't be asked at all."""
-    findings = [_version(api.version(), api.place.server)]
+    findings = [_version(api.version(), api.place.server), _helm()]
     checks: Sequence[Callable[[], Iterator[Finding]]] = (
         lambda: _rights(api),
         lambda: _namespace(api),
@@ -60,6 +59,14 @@ def _version(version: Object, server: str) -> Finding:
             "API server", "fail", said, f"jobctl needs {OLDEST[0]}.{OLDEST[1]} or newer: use another cluster"
         )
     return Finding("API server", "ok", said)
+
+
+def _helm() -> Finding:
+    try:
+        program = helm.find_helm()
+        return Finding("Helm", "ok", f"{helm.check_version(program)} at {program}")
+    except JobctlError as error:
+        return Finding("Helm", "fail", str(error))
 
 
 def _rights(api: Api) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ from typing import Any
 from jobctl.local import environment, shim
 from jobctl.local.environment import PodIdentity
 from jobctl.local.plan import Claim, Container, Files, LocalJob, Volume
+from jobctl.untrusted import open_below
 
 TERMINATION_BYTES = 4096
 FROM_LOG_BYTES = 2048
@@ -162,8 +163,8 @@ def termination_message(container: Container, directory: Path, exit_code: int) -
 
 def _tail(path: Path, size: int) -> str:
     try:
-        with path.open("rb") as file:
-            file.seek(max(path.stat().st_size - size, 0))
+        with open_below(path.parent, (path.name,)) as file:  # the pod may have put anything in its place
+            file.seek(max(file.seek(0, os.SEEK_END) - size, 0))
             return file.read(size).decode(errors="replace")
     except OSError:
         return ""

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from jobctl.untrusted import text, whole
+
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -36,10 +38,6 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, json.dumps(value, separators=(",", ":")).encode())
 
 
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_bytes())
-
-
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock between processes."""
@@ -56,6 +54,12 @@ class Identity:
     pid: int
     start_ticks: int
     boot_id: str
+
+    @classmethod
+    def from_dict(cls, saved: Any) -> "Identity | None":
+        """What as_dict gave; None for anything else."""
+        pid, start_ticks, boot = whole(saved, "pid"), whole(saved, "start_ticks"), text(saved, "boot_id")
+        return None if pid is None or start_ticks is None or boot is None else cls(pid, start_ticks, boot)
 
     @classmethod
     def of(cls, pid: int) -> "Identity | None":

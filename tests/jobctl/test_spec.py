@@ -205,6 +205,7 @@ def test_texts_are_what_was_typed_in_every_layer(tmp_path):
     file.write_text(
         f"kind: train\nname: 1e3\nenv: {typed}\nimage: 1.10\nfrom: 010\ndata: 2026-01-01\n"
         f"scheduling: {{tolerations: [{{key: on, value: 0x1}}], queue: 5}}\nsettings: {{steps: 500, lr: 1e-4}}\n"
+        "resources: {requests: {cpu: 010, memory: 12345678901234567890}, shm: 1e9}\n"
     )
     sets = [f"pod.labels.{name}={value}" for name, value in expected.items() if ":" not in value]
     (spec,) = read_specs(file, assignments=[*sets, "env.G=", "env.H=a # b", "env.I={a: 1}"], environ=NOWHERE)
@@ -219,6 +220,7 @@ def test_texts_are_what_was_typed_in_every_layer(tmp_path):
         "data": "2026-01-01",
         "scheduling": {"tolerations": [{"key": "on", "value": "0x1"}], "queue": "5"},
         "settings": {"steps": 500, "lr": 0.0001},
+        "resources": {"requests": {"cpu": "010", "memory": "12345678901234567890"}, "shm": "1e9"},
     }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 Found = TypeVar("Found")
-PACE = float(os.environ.get("JOBCTL_TEST_PACE") or 1)  # how many times longer than usual a step takes; 0: nothing
+PACE = float(os.environ.get("JOBCTL_TEST_PACE") or 1)  # how many times longer than usual a step takes; 0: no time
 POLL_SECONDS = 0.02
 
 

@@ -5,12 +5,13 @@ import multiprocessing
 import random
 import re
 import runpy
-import time
 from pathlib import Path
 
 import pytest
+from held import wait_until_held
 from hypothesis import given
 from hypothesis import strategies as st
+from waiting import patience
 
 from workers import collect, results, storage
 from workers.config import Config
@@ -34,7 +35,9 @@ class Collection:
         self.fence = 0
         volume.mkdir(parents=True, exist_ok=True)
 
-    def start(self, index: int = 0, replicas: int = 1, job: str = "job", **more) -> FORKS.Process:
+    def start(
+        self, index: int = 0, replicas: int = 1, job: str = "job", hold_at: int | None = None, **more
+    ) -> FORKS.Process:
         self.fence += 1
         self.log = self.volume / f"{self.fence}.log"
         config = self.volume / f"{self.fence}.json"
@@ -50,6 +53,7 @@ class Collection:
                 "JOBCTL_FENCE": str(self.fence),
                 "JOBCTL_JOB_UID": job,
                 "JOB_COMPLETION_INDEX": str(index),
+                **({} if hold_at is None else {"JOBCTL_HOLD_AT": str(hold_at)}),
             },
         }
         process = FORKS.Process(target=runpy.run_path, args=(str(HELPER), {"ARGUMENTS": arguments}, "__main__"))
@@ -58,8 +62,12 @@ class Collection:
 
     def run(self, **more) -> int:
         process = self.start(**more)
-        process.join(60)
+        process.join(patience(60))
         return process.exitcode
+
+    def held(self, index: int = 0) -> dict:
+        """Once the newest attempt stands still."""
+        return wait_until_held(self.volume, "run", [index], fence=self.fence)[0]
 
     def said(self) -> list[str]:
         return self.log.read_text().splitlines()
@@ -75,11 +83,6 @@ def config_of(replicas: int = 1, episodes: int = EPISODES, spec_hash: str = "has
     settings = {"episodes": episodes, "envs": 1, "maxSteps": 20, **dict(settings)}
     base = {"version": "0.1.0", "run": "run", "kind": "collect", "task": "predictor", "specHash": spec_hash}
     return base | {"replicas": replicas, "settings": settings} | more
-
-
-def until_an_episode_is_said(collection):
-    while not any(line.startswith("episode ") for line in (collection.said() if collection.log.exists() else [])):
-        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -139,47 +142,47 @@ def test_metrics_count_what_was_recorded(undisturbed):
 def test_the_dataset_does_not_depend_on_replicas_or_simulators(collection, undisturbed):
     processes = [collection.start(index=index, replicas=3, settings={"envs": 3}) for index in range(3)]
     for process in processes:
-        process.join(60)
+        process.join(patience(60))
     assert [process.exitcode for process in processes] == [0, 0, 0]
     assert collection.merged() == undisturbed.merged()
 
 
+@pytest.mark.held
 def test_sigkill_at_random_instants_records_each_episode_exactly_once(tmp_path, undisturbed):
+    """No attempt gets beyond its first episode, as it is held there: all but the last are killed."""
     collection = Collection(tmp_path / "volume", step_seconds=0.01)
     expected = {entry.episode: entry for entry in undisturbed.entries()}
     instants = random.Random(4)
     recorded: set[int] = set()
-    killed = 0
-    for _ in range(40):
-        process = collection.start()
-        process.join(instants.uniform(0.05, 0.6))
-        if process.exitcode is not None:
-            assert process.exitcode == 0, collection.said()
+    for attempt in range(2 * EPISODES):
+        if len(recorded) == EPISODES - 1:
             break
+        process = collection.start(hold_at=len(recorded) + 1)
+        if attempt % 2:
+            collection.held()
+        else:
+            process.join(instants.uniform(0.05, 0.6))
         process.kill()
         process.join()
-        killed += 1
         entries = collection.entries() if collection.dataset.exists() else []
         for entry in entries:
             assert entry == expected[entry.episode]
             ledger.path_of(collection.dataset, entry)  # verifies every file
         assert recorded <= {entry.episode for entry in entries}, "what was recorded stays"
         recorded = {entry.episode for entry in entries}
-    assert killed >= 5
     assert collection.run() == 0
     assert collection.merged() == undisturbed.merged()
     assert not list(collection.dataset.glob("*/.tmp-*"))
     assert len(list(collection.dataset.glob("episodes/0*"))) == EPISODES, "no episode was written twice"
 
 
+@pytest.mark.held
 def test_sigkill_while_two_simulators_record_leaves_the_same_dataset(tmp_path, undisturbed):
-    collection = Collection(tmp_path / "volume", step_seconds=0.1)
-    instants = random.Random(5)
-    for _ in range(2):
-        process = collection.start(settings={"envs": 2})
-        until_an_episode_is_said(collection)
-        time.sleep(instants.uniform(0.0, 0.3))
-        process.kill()
+    collection = Collection(tmp_path / "volume", step_seconds=0.05)
+    for told in (1, 3):
+        process = collection.start(settings={"envs": 2}, hold_at=told)
+        collection.held()
+        process.kill()  # as the simulators finish what they have begun
         process.join()
     assert len(collection.entries()) >= 2
     assert collection.run(settings={"envs": 2}) == 0
@@ -187,20 +190,18 @@ def test_sigkill_while_two_simulators_record_leaves_the_same_dataset(tmp_path, u
     assert len(list(collection.dataset.glob("episodes/0*"))) == EPISODES, "no episode was written twice"
 
 
+@pytest.mark.held
 def test_index_2_of_4_killed_in_an_episode_leaves_the_same_ledger(tmp_path, undisturbed):
-    collection = Collection(tmp_path / "volume", step_seconds=0.05)
+    collection = Collection(tmp_path / "volume")
     others = [collection.start(index=index, replicas=4) for index in (0, 1, 3)]
-    victim = collection.start(index=2, replicas=4)
-    log = collection.log
-    while not (log.exists() and "simulator" in log.read_text()):
-        time.sleep(0.01)
-    time.sleep(0.12)  # its first episodes run
+    victim = collection.start(index=2, replicas=4, hold_at=1)
+    collection.held(2)
     victim.kill()
     victim.join()
     for process in others:
-        process.join(60)
+        process.join(patience(60))
     assert [process.exitcode for process in others] == [0, 0, 0]
-    assert {4, 5} - {entry.episode for entry in collection.entries()}, "it was killed before its episodes were recorded"
+    assert {4, 5} - {entry.episode for entry in collection.entries()} == {5}
     assert not (collection.dataset / "manifest.json").exists(), "nobody sees all parts yet"
     assert results.read_result(collection.run_dir, "run") is None
     assert collection.run(index=2, replicas=4) == 0
@@ -208,18 +209,17 @@ def test_index_2_of_4_killed_in_an_episode_leaves_the_same_ledger(tmp_path, undi
     assert results.read_result(collection.run_dir, "run")["exitCode"] == 0
 
 
+@pytest.mark.held
 @pytest.mark.parametrize("envs", [1, 2])
 def test_sigterm_drops_what_is_in_flight_and_a_restart_records_exactly_the_missing(tmp_path, undisturbed, envs):
-    collection = Collection(tmp_path / "volume", step_seconds=0.05)
-    process = collection.start(settings={"envs": envs})
-    until_an_episode_is_said(collection)
-    signalled = time.monotonic()
+    collection = Collection(tmp_path / "volume")
+    process = collection.start(settings={"envs": envs}, hold_at=1)
+    collection.held()
     process.terminate()
-    process.join(20)
-    assert time.monotonic() - signalled < 5
+    process.join(patience(20))
     assert process.exitcode == 75
     done = {entry.episode for entry in collection.entries()}
-    assert 0 < len(done) < EPISODES
+    assert 1 <= len(done) <= 2 * envs, "each had begun two at most"
     assert collection.said()[-1] == (
         f"collect: interrupted with {len(done)} of 8 episodes recorded; the others follow on resume"
     )

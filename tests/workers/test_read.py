@@ -115,7 +115,7 @@ def test_a_tail_is_the_end_of_all_lines_whatever_the_blocks(lines, count):
     text = b"\n".join(lines)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(read, "_BLOCK_BYTES", 5)
-        found = read.tail(io.BytesIO(text), count)
+        found = read.tail(io.BytesIO(text), count, len(text))
     assert found == b"".join(io.BytesIO(text).readlines()[-count:] if count else [])
 
 

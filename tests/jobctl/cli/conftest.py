@@ -5,12 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from said import Said
+from waiting import wait_for
 
 from jobctl.cli.main import main
 from jobctl.errors import NotFoundError
@@ -30,7 +30,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         "XDG_CONFIG_HOME": str(tmp_path / "config"),
         "JOBCTL_HOME": str(home),
         "JOBCTL_WORKER_PYTHON": str(FAKE_WORKER),
-        "REAL_PYTHON": sys.executable,
         "JOBCTL_LOCAL_BACKOFF_SCALE": "0.01",
     }
     for name, value in environ.items():
@@ -80,10 +79,7 @@ def backend(home: Path) -> LocalBackend:
 
 def eventually(holds: Callable[[], object], seconds: float = 15.0) -> None:
     """Wait until it holds; fail the test where it doesn't in time."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
+    wait_for("it", holds, seconds, every_seconds=0.05)
 
 
 @pytest.fixture(name="eventually")

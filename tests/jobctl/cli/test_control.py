@@ -5,9 +5,10 @@ import os
 import signal
 
 import pytest
+from held import hold_at, wait_until_held
 
 TRAIN = ("train", "--name", "x", "--data", "datasets/x")
-SLOW = (*TRAIN, "--set", "env.FAKE_STEPS=600", "--set", "env.FAKE_STEP_SECONDS=0.1")
+HELD = (*TRAIN, hold_at(2))  # which runs until it is told to end
 
 
 @pytest.fixture
@@ -16,9 +17,10 @@ def state(jobctl):
 
 
 @pytest.fixture
-def running(jobctl, state, eventually):
-    """A job that runs for a minute if it is let."""
-    jobctl("submit", *SLOW)
+def running(jobctl, state, eventually, home):
+    """A job in the middle of its steps."""
+    jobctl("submit", *HELD)
+    wait_until_held(home / "volumes/shared", "x")
     eventually(lambda: state() == "running")
 
 

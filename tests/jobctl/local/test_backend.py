@@ -5,11 +5,13 @@ import os
 import resource
 import signal
 import time
+from datetime import UTC, datetime
 
 import pytest
 
 from jobctl.errors import NotFoundError, RefusedError, UsageError
 from jobctl.local.backend import LocalBackend
+from jobctl.status import is_ended, view
 
 SLEEP = "trap 'kill $!; exit 75' TERM; echo up; sleep 60 & wait"
 FAMILY = "setsid sh -c 'setsid sleep 61 & sleep 62' & (setsid sleep 63 &) ; sleep 64 & echo up; wait"
@@ -40,7 +42,7 @@ class TestAKilledSupervisor:
         home.wait("x", lambda record: home.log("x") == ["up", "up"])
         assert len(home.alive()) >= 11  # supervisor, two shims, two families of at least four
         os.kill(home.supervisor("x"), signal.SIGKILL)
-        assert home.empty_within(5) < 5
+        home.until_empty()
         record = home.gone("x")
         assert (record.controller, counts(record)) == ("gone", {"active": 0, "succeeded": 0, "failed": 0})
         assert [pod["status"]["phase"] for pod in record.pods] == ["Failed", "Failed"]
@@ -50,7 +52,7 @@ class TestAKilledSupervisor:
         home.submit("x", manifest(FAMILY))
         home.said("x", "up")
         os.kill(home.supervisor("x"), signal.SIGKILL)
-        home.empty_within(5)
+        home.until_empty()
         home.submit("x", manifest("echo again"), revision=2)
         record = home.end("x")
         assert (record.revision, counts(record)["succeeded"]) == (2, 1)
@@ -83,13 +85,18 @@ class TestAKilledSupervisor:
 
 def test_a_reboot_reads_as_a_supervisor_that_is_gone(home, manifest):
     home.submit("x", manifest(SLEEP, suspend=True))
-    (status_file,) = home.path.glob("local/x/*/status.json")
-    saved = status_file.read_text()
-    status = json.loads(saved)
-    status["supervisor"]["boot_id"] = "another boot"
-    status_file.write_text(json.dumps(status))
+    supervisor = home.supervisor("x")
+    os.kill(supervisor, signal.SIGSTOP)  # it would write its pulse again
+    files = [*home.path.glob("local/x/*/status.json"), *home.path.glob("local/x/*/pulse.json")]
+    saved = [file.read_text() for file in files]
+    for file in files:
+        document = json.loads(file.read_text())
+        document["supervisor"]["boot_id"] = "another boot"
+        file.write_text(json.dumps(document))
     assert home.backend.record("x").controller == "gone"
-    status_file.write_text(saved)
+    for file, text in zip(files, saved, strict=True):
+        file.write_text(text)
+    os.kill(supervisor, signal.SIGCONT)
     assert home.backend.record("x").controller == "alive"
 
 
@@ -98,7 +105,7 @@ def test_a_supervisor_that_is_told_to_end_gives_pods_their_grace_period(home, ma
     home.submit("x", manifest(script, podFailurePolicy=TRAINING_RULES, backoffLimitPerIndex=0, **ON_VOLUME))
     home.said("x", "attempt 1")
     os.kill(home.supervisor("x"), signal.SIGTERM)
-    home.empty_within(10)
+    home.until_empty()
     record = home.gone("x")
     assert (record.controller, home.log("x")) == ("gone", ["attempt 1", "saved"])
     home.backend.resume("x")
@@ -113,7 +120,7 @@ def test_a_killed_shim_takes_its_pod_along_and_counts_as_a_crash(home, manifest)
     os.kill(shim, signal.SIGKILL)
     record = home.end("x")
     assert counts(record) == {"active": 0, "succeeded": 0, "failed": 1}
-    home.empty_within(5)
+    home.until_empty()
 
 
 class TestSigtermFromOutside:
@@ -148,15 +155,17 @@ def test_a_refused_manifest_starts_nothing(home, manifest):
 
 
 def test_a_disk_that_is_full_while_the_state_is_written_loses_nothing(home, manifest):
-    home.submit("x", manifest("echo up; sleep 0.5; exit 0"))
+    home.submit("x", manifest("echo up; until test -e $S/go; do sleep 0.02; done", **ON_VOLUME))
     supervisor = home.supervisor("x")
     home.said("x", "up")
-    before = resource.prlimit(supervisor, resource.RLIMIT_FSIZE)
-    resource.prlimit(supervisor, resource.RLIMIT_FSIZE, (64, before[1]))  # every longer file fails to be written
-    time.sleep(1.5)
     (log,) = home.path.glob("local/x/*/supervisor.log")
-    stale = home.backend.record("x")
+    before = resource.prlimit(supervisor, resource.RLIMIT_FSIZE)
+    resource.prlimit(supervisor, resource.RLIMIT_FSIZE, (256, before[1]))  # every longer file fails to be written
+    (home.backend.volume("s") / "go").touch()
+    stale = home.wait("x", lambda record: record.doubt is not None)
     assert (stale.controller, stale.job["status"]["ready"]) == ("alive", 1)
+    shown = view(stale, datetime.now(UTC))
+    assert (shown.state, is_ended(shown)) == ("unknown", False)
     resource.prlimit(supervisor, resource.RLIMIT_FSIZE, before)
     assert counts(home.end("x")) == {"active": 0, "succeeded": 1, "failed": 0}
     assert "the state is written again, after" in log.read_text()
@@ -179,14 +188,14 @@ def test_jobs_that_run_side_by_side_never_share_an_address(home, manifest):
 
 
 def test_the_back_off_is_published_with_its_scale(home, manifest, monkeypatch):
-    monkeypatch.setenv("JOBCTL_LOCAL_BACKOFF_SCALE", "3")
+    monkeypatch.setenv("JOBCTL_LOCAL_BACKOFF_SCALE", "60")
     home.submit("x", manifest("exit 1", backoffLimitPerIndex=3))
     record = home.wait("x", lambda record: record.job["status"]["failed"] == 1)
     annotations = record.job["metadata"]["annotations"]
     (wait,) = json.loads(annotations["jobctl.dev/backoff"])
-    assert (wait["index"], wait["seconds"]) == (0, 30.0)
-    assert 0 < wait["until_unix_seconds"] - time.time() < 30
-    assert annotations["jobctl.dev/backoff-scale"] == "3"
+    assert (wait["index"], wait["seconds"]) == (0, 600.0)
+    assert 0 < wait["until_unix_seconds"] - time.time() <= 600
+    assert annotations["jobctl.dev/backoff-scale"] == "60"
 
 
 def test_a_pod_sees_nothing_of_the_environment_that_jobctl_runs_in(home, manifest, monkeypatch):

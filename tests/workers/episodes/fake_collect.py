@@ -3,6 +3,7 @@
 Everything but the simulator is the workers' program. An episode is a pure function of its seed, as the real one is.
 """
 
+import importlib
 import os
 import sys
 from functools import partial
@@ -11,6 +12,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))  # the processes of several simulators look there too
 
 import fake_environment
+
+PACE = float(os.environ.get("JOBCTL_TEST_PACE") or 1)
 
 
 def main(config: str, env: dict[str, str], log: str, step_seconds: float) -> int:
@@ -21,6 +24,8 @@ def main(config: str, env: dict[str, str], log: str, step_seconds: float) -> int
 
     from workers import envs, loop
 
+    if PACE != 1:  # no interpreter starts here that would find it by itself
+        importlib.import_module("loop_pace").adopt(PACE)
     envs.maker = lambda settings: partial(fake_environment.FakeEnv, step_seconds)
     return loop.main("collect", Path(config))
 
