@@ -101,6 +101,7 @@ def allow_queues(team: Team) -> None:
 def jobctl(
     team: Team, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Iterator[Callable[..., Said]]:
+    monkeypatch.setattr("jobctl.cli.control.LOOK_SECONDS", 120)  # as long as Kueue needs on a busy machine
     yield from typist(team, monkeypatch, capfd)
 
 
