@@ -175,7 +175,7 @@ def test_a_missing_right_is_named_and_doctor_tells_of_it(jobctl, state, team):
 
 
 def test_a_job_without_a_queue_is_none_of_kueue_s(jobctl, state, team):
-    waits = ("train", "--data", "datasets/nothing", "--set", "scheduling.nodeSelector.nowhere=here", "--name", "free")
+    waits = ("collect", "--set", "scheduling.nodeSelector.nowhere=here", "--name", "free")
     assert jobctl("submit", *waits).status == 0
     assert jobctl("cancel", "free").status == 0
     assert (state("free")["state"], team.namespace.get("job", "free-r1")["spec"]["suspend"]) == ("cancelled", True)
