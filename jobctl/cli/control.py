@@ -50,7 +50,10 @@ def resume_command(session: Session, name: str) -> None:
     session.backend.resume(name)
     record, job = _look(session, name, lambda record: not record.suspended)
     if record.suspended:
-        raise RefusedError(f"{name} does not go on yet: it is {job.state} still; `jobctl status {name}` shows it.")
+        raise RefusedError(
+            f"{name} does not go on yet but is {job.state}, {LOOK_SECONDS:.0f} s after it was told to: "
+            f"`jobctl status {name}` shows how it is, `jobctl resume {name}` tries again."
+        )
     waits = f", but waits: {job.reason}" if job.state == "pending" else ""
     session.say(f"{name} goes on{waits}. `jobctl wait {name}` shows how far it is.")
 
@@ -117,7 +120,8 @@ def _stop(session: Session, name: str, verb: Literal["cancel", "suspend"], state
         raise RefusedError(f"{name} has {job.state} meanwhile: there was nothing left to {verb}.")
     if not record.suspended:
         raise RefusedError(
-            f"{name} is not {state} yet but {job.state}: something lets it go on; `jobctl status {name}` shows it."
+            f"{name} is not {state} yet but {job.state}, {LOOK_SECONDS:.0f} s after it was told to stop: "
+            f"`jobctl status {name}` shows how it is, `jobctl {verb} {name}` tries again."
         )
     running = len(_running_on(record))
     told = f"; {running} of its replicas have not been told to end yet" if running else ""

@@ -91,9 +91,7 @@ def _prepared(session: Session, job: Asked, token: str | None, replace: bool, *,
         record = _existing(session, spec.name) if ask else None
         # A cluster's revision is Helm's own; `helm template`, which the local backend runs, would always say 1.
         revision = 1 if record is None else record.revision + 1
-        values = values_of(
-            spec, revision=revision if session.is_local else None, fresh_token=token, replace=replace and ask
-        )
+        values = values_of(spec, revision=revision if session.is_local else None, fresh_token=token, replace=replace)
         try:
             release = _rendered(session, rendering, spec.name, revision, values, check, is_new=ask and record is None)
         except UsageError:

@@ -55,11 +55,12 @@ def submit_command(session: Session, replace: bool, dry_run: bool, wait: bool, f
 
 @click.command("render")
 @spec_options
+@click.option("--replace", is_flag=True, help="As `submit --replace` would send it.")
 @click.pass_obj
-def render_command(session: Session, fresh: bool, **flags: Any) -> None:
+def render_command(session: Session, replace: bool, fresh: bool, **flags: Any) -> None:
     """Print exactly the objects that submit would send, as YAML."""
     # Helm itself asks a cluster for the revision that names end in: the client needn't be loaded for it.
-    prepared = prepare(session, asked_of(flags, session.note), fresh=fresh, ask=session.is_local)
+    prepared = prepare(session, asked_of(flags, session.note), fresh=fresh, replace=replace, ask=session.is_local)
     if not session.is_open:
         session.say_where()
     documents = [document for job in prepared for document in job.release.manifest]

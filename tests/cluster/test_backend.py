@@ -88,7 +88,7 @@ def test_suspend_cancel_resume_retry_and_replace_are_told_by_status(jobctl, stat
     assert state("long")["revision"] == 2
     taken = jobctl("submit", *LONG, "--set", "maxSteps=30", "--name", "long")
     assert (taken.status, "settings.maxSteps" in taken.error) == (2, True)
-    rendered = jobctl("render", *LONG, "--set", "maxSteps=30", "--name", "long").out
+    rendered = jobctl("render", *LONG, "--set", "maxSteps=30", "--name", "long", "--replace").out
     assert "name: long-r3" in rendered
     assert "revision 3" in jobctl("submit", *LONG, "--set", "maxSteps=30", "--name", "long", "--replace").out
     config = next(one for one in yaml.safe_load_all(rendered) if one["kind"] == "ConfigMap")

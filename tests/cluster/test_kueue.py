@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from held import hold_at, wait_until_held
 from people import Said, Team, eventually, refused, typist
 
 from jobctl.cluster.rights import rules
@@ -31,7 +32,7 @@ KINDS = (
     "apiservices",
     "clusterrolebindings",
 )
-LONG = ("collect", "--set", "episodes=4000", "--set", "scheduling.queue=q")
+LONG = ("collect", "--set", "episodes=400", "--set", "scheduling.queue=q", hold_at(1))  # runs until it is told to end
 
 pytestmark = pytest.mark.timeout(600)  # the first test's counts all that is set up for it: cluster, image, Kueue
 
@@ -97,8 +98,11 @@ def allow_queues(team: Team) -> None:
 
 
 @pytest.fixture
-def jobctl(team: Team, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Said]:
-    return typist(team, monkeypatch, capfd)
+def jobctl(
+    team: Team, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Said]]:
+    monkeypatch.setattr("jobctl.cli.control.LOOK_SECONDS", 120)  # as long as Kueue needs on a busy machine
+    yield from typist(team, monkeypatch, capfd)
 
 
 @pytest.fixture
@@ -125,8 +129,8 @@ def has_stopped(team: Team, job: str) -> bool:
 
 def test_cancel_and_suspend_stop_a_running_job_for_good_and_resume_brings_it_back(jobctl, state, team):
     assert jobctl("submit", *LONG, "--name", "long").status == 0
-    eventually(lambda: state("long")["state"] == "running", 120)
-    for verb, name in (("cancel", "cancelled"), ("suspend", "suspended")):
+    for fence, (verb, name) in enumerate((("cancel", "cancelled"), ("suspend", "suspended")), start=1):
+        wait_until_held(team.namespace.volume, "long", fence=fence, picture=team.namespace.picture)
         said = jobctl(verb, "long")
         assert (said.status, said.out.startswith(f"long is {name} by a user")) == (0, True), said
         assert state("long")["state"] == name
@@ -135,7 +139,8 @@ def test_cancel_and_suspend_stop_a_running_job_for_good_and_resume_brings_it_bac
         assert state("long")["state"] == name
         assert jobctl("resume", "long").status == 0
         assert workload(team, "long-r1")["spec"]["active"] is True
-        eventually(lambda: state("long")["state"] == "running", 120)
+    wait_until_held(team.namespace.volume, "long", fence=3, picture=team.namespace.picture)
+    assert state("long")["state"] == "running"
 
 
 def test_a_job_that_waits_for_room_is_pending_and_nobody_s_suspended_job(jobctl, state, team):
@@ -170,7 +175,7 @@ def test_a_missing_right_is_named_and_doctor_tells_of_it(jobctl, state, team):
 
 
 def test_a_job_without_a_queue_is_none_of_kueue_s(jobctl, state, team):
-    waits = ("train", "--data", "datasets/nothing", "--set", "scheduling.nodeSelector.nowhere=here", "--name", "free")
+    waits = ("collect", "--set", "scheduling.nodeSelector.nowhere=here", "--name", "free")
     assert jobctl("submit", *waits).status == 0
     assert jobctl("cancel", "free").status == 0
     assert (state("free")["state"], team.namespace.get("job", "free-r1")["spec"]["suspend"]) == ("cancelled", True)

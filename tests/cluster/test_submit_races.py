@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from jobctl.helm import find_helm
 JOBCTL = Path(sys.executable).parent / "jobctl"
 CHART = Path(__file__).resolve().parents[2] / "charts" / "jobctl"
 HELM_3 = shutil.which("helm3")
-# No node has this label: its pod waits, which costs nothing.
-WAITS = ("train", "--data", "datasets/nothing", "--set", "scheduling.nodeSelector.nowhere=here")
+# No node has this label: its pod waits, which costs nothing. Of a collection submit looks at nothing on the volume.
+WAITS = ("collect", "--set", "scheduling.nodeSelector.nowhere=here")
 TRIES = 20
 
 
@@ -30,8 +30,10 @@ def team(make_namespace: Callable[..., Any], tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture
-def jobctl(team: Team, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Said]:
-    return typist(team, monkeypatch, capfd)
+def jobctl(
+    team: Team, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Said]]:
+    yield from typist(team, monkeypatch, capfd)
 
 
 @pytest.fixture
@@ -69,12 +71,14 @@ def test_one_of_two_submits_starts_the_job_and_the_other_says_so(at_once, team):
     for number in range(TRIES):
         name, is_same, is_replaced = f"x{number}", number % 2 == 0, number % 10 == 0
         submit = ("submit", *WAITS, "--name", name)
-        said = at_once((*submit, "--set", "steps=7"), (*submit, "--set", "steps=7" if is_same else "steps=8"))
+        said = at_once(
+            (*submit, "--set", "maxSteps=70"), (*submit, "--set", "maxSteps=70" if is_same else "maxSteps=80")
+        )
         other = (0, "already running") if is_same else (2, "is taken by another spec")
         winner = winner_of(said, "submitted as revision 1", *other)
-        assert team.job_settings(name)["steps"] == (7 if is_same else 7 + winner)
+        assert team.job_settings(name)["maxSteps"] == (70 if is_same else 70 + 10 * winner)
         if is_replaced:
-            replace = (*submit, "--set", "steps=9", "--replace")
+            replace = (*submit, "--set", "maxSteps=90", "--replace")
             winner_of(at_once(replace, replace), "submitted as revision 2", 0, "already running")
         revisions = [1, 2] if is_replaced else [1]
         expected += [f"{kind}/{name}-r{revisions[-1]}" for kind in ("job.batch", "configmap")]
