@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from jobctl.errors import UsageError, nearest
+from jobctl.untrusted import text
 
 if TYPE_CHECKING:
     from jobctl.volume import VolumeReader
@@ -39,6 +40,7 @@ class Record:
 
     `job` and `pods` have the shape of batch/v1 Job and v1 Pod. `controller` says whether something still acts on the
     job: its supervisor process on the local backend, the Job controller on a cluster ("gone" is never said there).
+    `doubt` says why the rest can't be relied on, where it can't: it could not be read, or is older than what is so.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Record:
     cancelled: bool
     controller: Literal["alive", "gone", "finished"]
     created_at: datetime
+    doubt: str | None = None
 
 
 @dataclass(frozen=True)
@@ -79,9 +82,9 @@ class Backend(Protocol):
     name: str
 
     def submit(self, release: Release) -> int:
-        """Start it; the revision that it became. An older one of the same name is told to end.
+        """Start it as its revision, which it returns. An older one of the same name is told to end.
 
-        RefusedError comes before any start.
+        RefusedError comes before any start; it is an OvertakenError where that revision is another call's by now.
         """
 
     def records(self) -> list[Record]:
@@ -102,8 +105,8 @@ class Backend(Protocol):
     def cancel(self, name: str) -> None:
         """Suspend, and mark as not wanted any more."""
 
-    def delete(self, name: str) -> None:
-        """Stop and forget the job. What it wrote on its volume stays."""
+    def delete(self, name: str) -> int:
+        """Stop and forget the job; how many of its pods are still ending. What it wrote on its volume stays."""
 
     def logs(self, name: str, index: int | None, follow: bool) -> Iterator[LogLine]:
         """The lines of one index (None: of all), all attempts, oldest first; `follow` goes on until the job ends."""
@@ -112,7 +115,9 @@ class Backend(Protocol):
         """What happened to its objects, oldest first."""
 
     def metrics(self, record: Record) -> list[list[dict[str, Any]]]:
-        """The last metrics lines of each index ({time, step, ...}), oldest first, as far as they can be had at once."""
+        """The last metrics lines ({time, step, ...}) of each index' newest attempt of this very job that has some,
+        oldest first, as far as they can be had at once; of an attempt that has ended the last one alone.
+        """
 
     def reader(self, claim: str, record: Record | None, image: str | None = None) -> VolumeReader:
         """How runs on that claim are read; `record` is the job's, or None where it has been deleted.
@@ -127,9 +132,14 @@ class Backend(Protocol):
         """Remove what reading needed. May be called more than once."""
 
 
+def live(pods: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Those pods that run, or may yet."""
+    return [pod for pod in pods if (pod.get("status") or {}).get("phase") in ("Pending", "Running")]
+
+
 def claim_of(values: Mapping[str, Any]) -> str:
     """The claim that these values ask for; the chart's default where they leave it open."""
-    return (values.get("volume") or {}).get("claim") or "shared"
+    return text(values, "volume", "claim") or "shared"
 
 
 def home_directory(environ: Mapping[str, str]) -> Path:

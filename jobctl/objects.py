@@ -1,17 +1,31 @@
 """Reading Kubernetes objects: pods by index, exit codes, termination messages, back-offs. Pure, and never raises for
-objects that are half filled: a status is read while somebody writes it.
+objects that are half filled or hold anything: a status is read while somebody writes it, and a pod says what it likes.
 """
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from jobctl.untrusted import (
+    MOST_INDEXES,
+    UnreadableError,
+    at,
+    mapping,
+    mappings,
+    number,
+    object_or_none,
+    parse,
+    text,
+    whole,
+)
+
 INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 PID_ANNOTATION = "jobctl.dev/pid"
+ATTEMPT_ANNOTATION = "jobctl.dev/attempt"  # the number of a local pod among all of its job
 BACKOFF_ANNOTATION = "jobctl.dev/backoff"
 SCALE_ANNOTATION = "jobctl.dev/backoff-scale"
 # How often an index has failed: counted against its retries, and ignored by the podFailurePolicy.
@@ -22,6 +36,8 @@ FAILURE_COUNTS = (
 # What a pending pod, or a Job without pods, waits for: the Kubernetes backend finds it in conditions and events.
 WAITING_ANNOTATION = "jobctl.dev/waiting"
 SPEC_HASH_LABEL = "jobctl.dev/spec-hash"
+
+UNWORDED_CHARACTERS = 300  # of a termination message that is no summary: enough for a line of a log
 
 # What an exit code of a worker says where the worker left no sentence of its own (shared contract: workers/errors.py).
 EXIT_MEANINGS: dict[int, str] = {
@@ -79,94 +95,109 @@ class ReplicaView:
     lost_node: LostNode | None = None  # it was running when its node fell silent
 
 
-def parse_time(text: str | None) -> datetime | None:
+def parse_time(value: Any) -> datetime | None:
     """A Kubernetes timestamp (RFC 3339), or None where it is absent or is no time."""
     try:
-        return datetime.fromisoformat(text.replace("Z", "+00:00")) if text else None
-    except ValueError:
+        moment = datetime.fromisoformat((text(value) or "").replace("Z", "+00:00"))
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         return None
 
 
-def parse_indexes(text: str) -> frozenset[int]:
-    """Kubernetes' way to list indexes: "0,2-4" → {0, 2, 3, 4}."""
+def parse_indexes(listed: Any) -> frozenset[int]:
+    """Kubernetes' way to list indexes: "0,2-4" → {0, 2, 3, 4}. Those beyond what a Job can have are left out."""
     found: set[int] = set()
-    for part in filter(None, text.split(",")):
-        first, _, last = part.partition("-")
-        if part.isascii() and first.isdigit() and (last or first).isdigit():
-            found.update(range(int(first), int(last or first) + 1))
+    for part in (text(listed) or "").split(","):
+        first, dash, last = part.partition("-")
+        start, end = whole(first), whole(last) if dash else whole(first)
+        if start is not None and end is not None:
+            found.update(range(start, min(end + 1, MOST_INDEXES)))
     return frozenset(found)
 
 
-def read_summary(message: str | None) -> dict[str, Any]:
+def completions_of(job: dict[str, Any]) -> int:
+    """How many indexes the Job has."""
+    return max(1, min(whole(job, "spec", "completions") or 1, MOST_INDEXES))
+
+
+def read_summary(message: Any) -> dict[str, Any]:
     """A worker's termination message: its JSON object, or {"reason": last line} where it is anything else."""
-    try:
-        summary = json.loads(message or "{}")
-    except ValueError:
-        summary = None
-    if isinstance(summary, dict):
+    said = text(message)
+    if said is None:
+        return {}
+    summary = object_or_none(said)
+    if summary is not None:
         return summary
-    return {"reason": one_line((message or "").strip().splitlines()[-1:])}
+    return {"reason": one_line("".join(said.strip().splitlines()[-1:])[:UNWORDED_CHARACTERS])}
 
 
 def by_index(pods: Iterable[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
     """The pods of each index, oldest first."""
     found: dict[int, list[dict[str, Any]]] = {}
     for pod in pods:
-        index = (pod.get("metadata", {}).get("labels") or {}).get(INDEX_LABEL)
-        if index is not None and str(index).isdigit():
-            found.setdefault(int(index), []).append(pod)
+        index = whole(pod, "metadata", "labels", INDEX_LABEL)
+        if index is not None and 0 <= index < MOST_INDEXES:
+            found.setdefault(index, []).append(pod)
     for of in found.values():
         of.sort(key=_age_order)
     return found
 
 
-def _age_order(pod: dict[str, Any]) -> tuple[str, str]:
-    created = pod.get("metadata", {}).get("creationTimestamp") or ""
-    return (str(created), str((pod.get("status") or {}).get("startTime") or "~"))  # a pod not started yet is the newest
+def _age_order(pod: dict[str, Any]) -> tuple[int, int, bool, str, str]:
+    """By attempt as far as pods tell it, whatever the clock that dated them did; then by their dates."""
+    return (
+        whole(pod, "metadata", "annotations", ATTEMPT_ANNOTATION) or 0,
+        failures_before(pod),
+        at(pod, "metadata", "deletionTimestamp") is None,  # a pod on its way out came before its successor
+        text(pod, "metadata", "creationTimestamp") or "",
+        text(pod, "status", "startTime") or "~",  # a pod not started yet is the newest
+    )
 
 
 def failures_before(pod: dict[str, Any]) -> int:
     """How often its index had failed, ignored failures too, when the Job controller made this pod."""
-    annotations = pod.get("metadata", {}).get("annotations") or {}
-    counts = (str(annotations.get(name) or "0") for name in FAILURE_COUNTS)
-    return sum(int(count) for count in counts if count.isdigit())
+    return sum(whole(pod, "metadata", "annotations", name) or 0 for name in FAILURE_COUNTS)
 
 
-def _container_state(pod: dict[str, Any]) -> dict[str, Any]:
-    containers = (pod.get("status") or {}).get("containerStatuses") or [{}]
-    return containers[0].get("state") or {}
+def phase_of(pod: dict[str, Any]) -> str:
+    return text(pod, "status", "phase") or "Pending"
 
 
 def termination_of(pod: dict[str, Any]) -> dict[str, Any] | None:
-    return _container_state(pod).get("terminated")
+    terminated = at(pod, "status", "containerStatuses", 0, "state", "terminated")
+    return terminated if isinstance(terminated, dict) else None
 
 
 def exit_code_of(pod: dict[str, Any]) -> int | None:
-    terminated = termination_of(pod)
-    return None if terminated is None else terminated.get("exitCode")
+    return whole(termination_of(pod), "exitCode")
 
 
 def failure_of(pod: dict[str, Any]) -> str:
     """Why an ended pod ended, in one clause: what the kernel said, else the worker, else the cluster, else the code."""
-    terminated = termination_of(pod) or {}
-    code = terminated.get("exitCode")
-    if terminated.get("reason") == "OOMKilled":
+    terminated, code = termination_of(pod), exit_code_of(pod)
+    if text(terminated, "reason") == "OOMKilled":
         return f"OOMKilled: it used more memory than its limit (exit code {code})"
-    said = one_line(read_summary(terminated.get("message")).get("reason"))
+    said = one_line(read_summary(at(terminated, "message")).get("reason"))
     if said:
-        return f"{said} (exit code {code})" if code == 1 or code not in EXIT_MEANINGS else _with_meaning(code, said)
+        return f"{said} (exit code {code})" if code == 1 else _with_meaning(code, said)
     disruption = condition_of(pod, "DisruptionTarget")
     if disruption and code not in (75, 76):
-        by = one_line(disruption.get("message")) or disruption.get("reason") or "by the cluster"
+        by = one_line(disruption.get("message")) or text(disruption, "reason") or "by the cluster"
         return f"disrupted: {by} (exit code {code})"
     if code is None:
         return "ended without an exit code"
     return f"{EXIT_MEANINGS.get(code, 'crashed')} (exit code {code})"
 
 
-def condition_of(pod: dict[str, Any], kind: str) -> dict[str, Any]:
-    """The pod's condition of that type, or an empty one."""
-    return next((c for c in (pod.get("status") or {}).get("conditions") or [] if c.get("type") == kind), {})
+def condition_of(thing: dict[str, Any], kind: str) -> dict[str, Any]:
+    """The condition of that type of a pod or Job, or an empty one."""
+    return next((c for c in mappings(thing, "status", "conditions") if c.get("type") == kind), {})
+
+
+def true_conditions(thing: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The conditions of a pod or Job that hold, by their types."""
+    listed = mappings(thing, "status", "conditions")
+    return {kind: one for one in listed if one.get("status") == "True" and (kind := text(one, "type"))}
 
 
 def lost_node_of(pod: dict[str, Any]) -> LostNode | None:
@@ -175,27 +206,27 @@ def lost_node_of(pod: dict[str, Any]) -> LostNode | None:
     """
     ready = condition_of(pod, "Ready")
     known = condition_of(pod, "ContainersReady").get("status") == "True"
-    if (pod.get("status") or {}).get("phase") != "Running" or ready.get("status") != "False" or not known:
+    if phase_of(pod) != "Running" or ready.get("status") != "False" or not known:
         return None
-    return LostNode(str((pod.get("spec") or {}).get("nodeName") or ""), parse_time(ready.get("lastTransitionTime")))
+    return LostNode(text(pod, "spec", "nodeName") or "", parse_time(ready.get("lastTransitionTime")))
 
 
-def _with_meaning(code: int, said: str) -> str:
-    meaning = EXIT_MEANINGS[code]
+def _with_meaning(code: int | None, said: str) -> str:
+    """The worker's sentence behind what its exit code means, where it doesn't say that itself."""
+    meaning = EXIT_MEANINGS.get(code) if code is not None else None
+    if meaning is None:
+        return f"{said} (exit code {code})"
     return said if said.lower().startswith(meaning.split(",")[0].lower()) else f"{meaning}: {said}"
 
 
 def replica_view(index: int, pods: list[dict[str, Any]], metrics_port: int | None) -> ReplicaView:
     pod = pods[-1]
-    metadata, status = pod.get("metadata", {}), pod.get("status") or {}
-    terminated = termination_of(pod)
-    waiting = _container_state(pod).get("waiting") or {}
+    waiting = mapping(pod, "status", "containerStatuses", 0, "state", "waiting")
     scheduled = condition_of(pod, "PodScheduled")
-    summary = read_summary(terminated.get("message")) if terminated else {}
-    annotations = metadata.get("annotations") or {}
+    summary = read_summary(at(termination_of(pod), "message"))
     message = (
         one_line(summary.get("reason"))
-        or one_line(annotations.get(WAITING_ANNOTATION))
+        or one_line(at(pod, "metadata", "annotations", WAITING_ANNOTATION))
         or one_line(waiting.get("message") or waiting.get("reason"))
     )
     unscheduled = scheduled.get("status") == "False"
@@ -204,16 +235,15 @@ def replica_view(index: int, pods: list[dict[str, Any]], metrics_port: int | Non
     lost_node = lost_node_of(pod)
     if lost_node is not None:
         message = f"its {lost_node}"
-    pid = annotations.get(PID_ANNOTATION)
-    phase = str(status.get("phase") or "Pending")
-    address = status.get("podIP")
+    phase = phase_of(pod)
+    address = text(pod, "status", "podIP")
     return ReplicaView(
         index=index,
-        pod=str(metadata.get("name", "")),
+        pod=text(pod, "metadata", "name") or "",
         phase=phase,
         exit_code=exit_code_of(pod),
         attempts=max(len(pods), failures_before(pod) + 1),  # an evicted pod leaves only its count
-        pid=int(pid) if pid is not None and str(pid).isdigit() else None,
+        pid=whole(pod, "metadata", "annotations", PID_ANNOTATION),
         address=address,
         metrics_url=f"http://{address}:{metrics_port}/metrics"
         if address and metrics_port and phase == "Running" and lost_node is None
@@ -227,30 +257,37 @@ def replica_view(index: int, pods: list[dict[str, Any]], metrics_port: int | Non
 
 def metrics_port_of(job: dict[str, Any]) -> int | None:
     """The container port that the Job's pod template calls `metrics`."""
-    template = (job.get("spec") or {}).get("template") or {}
-    for container in (template.get("spec") or {}).get("containers") or []:
-        for port in container.get("ports") or []:
+    for container in mappings(job, "spec", "template", "spec", "containers"):
+        for port in mappings(container, "ports"):
             if port.get("name") == "metrics":
-                return port.get("containerPort")
+                return whole(port, "containerPort")
     return None
 
 
 def read_backoffs(job: dict[str, Any], now: datetime) -> tuple[Backoff, ...]:
-    annotations = job.get("metadata", {}).get("annotations") or {}
+    """The indexes that wait, as the Job's annotation tells; a clock that was set back makes no wait longer."""
+    annotations = mapping(job, "metadata", "annotations")
     try:
-        listed = json.loads(annotations.get(BACKOFF_ANNOTATION) or "[]")
-        scale = float(annotations[SCALE_ANNOTATION]) if SCALE_ANNOTATION in annotations else None
-        waits = [
-            (int(w["index"]), float(w["until_unix_seconds"]) - now.timestamp(), float(w["seconds"])) for w in listed
-        ]
-    except (ValueError, KeyError, TypeError):
+        listed = parse(text(annotations, BACKOFF_ANNOTATION) or "[]")
+    except UnreadableError:
         return ()
-    return tuple(Backoff(index, left, seconds, scale) for index, left, seconds in sorted(waits) if left > 0)
+    found, scale = [], _scale(text(annotations, SCALE_ANNOTATION))
+    for wait in mappings(listed):
+        index, until, seconds = whole(wait, "index"), number(wait, "until_unix_seconds"), number(wait, "seconds")
+        if index is not None and until is not None and seconds is not None and until > now.timestamp():
+            found.append(Backoff(index, min(until - now.timestamp(), seconds), seconds, scale))
+    return tuple(sorted(found, key=lambda wait: wait.index))
 
 
-def one_line(text: Any) -> str | None:
+def _scale(written: str | None) -> float | None:
+    try:
+        scale = float(written or "")
+    except ValueError:
+        return None
+    return scale if math.isfinite(scale) and scale > 0 else None
+
+
+def one_line(said: Any) -> str | None:
     """The text without line breaks and a final full stop, or None where there is none."""
-    if isinstance(text, list):
-        text = " ".join(str(part) for part in text)
-    flat = " ".join(str(text).split()).rstrip(".") if text else ""
+    flat = " ".join((text(said) or "").split()).rstrip(".")
     return flat or None

@@ -18,6 +18,7 @@ from jobctl.objects import (
     Backoff,
     ReplicaView,
     by_index,
+    completions_of,
     exit_code_of,
     failure_of,
     metrics_port_of,
@@ -27,7 +28,9 @@ from jobctl.objects import (
     read_backoffs,
     replica_view,
     termination_of,
+    true_conditions,
 )
+from jobctl.untrusted import at, mapping, text
 
 State = Literal[
     "pending",
@@ -86,8 +89,7 @@ def view(record: Record, now: datetime) -> JobView:
     """The record as a user reads it. `now` must be timezone-aware; never raises for objects that are half filled."""
     facts = Facts.of(record, now)
     rule = next(rule for rule in RULES if rule.holds(facts))
-    labels = record.job.get("metadata", {}).get("labels") or {}
-    status = record.job.get("status") or {}
+    labels = mapping(record.job, "metadata", "labels")
     finished = facts.conditions.get("Complete") or facts.conditions.get("Failed") or {}
     return JobView(
         name=record.name,
@@ -97,13 +99,13 @@ def view(record: Record, now: datetime) -> JobView:
         kind=str(labels.get("jobctl.dev/kind") or record.values.get("kind", "")),
         task=str(labels.get("jobctl.dev/task") or record.values.get("task", "")),
         gpu=str(labels.get("jobctl.dev/gpu") or record.values.get("gpu", "")),
-        spec_hash=labels.get(SPEC_HASH_LABEL),
+        spec_hash=text(labels, SPEC_HASH_LABEL),
         completions=facts.completions,
         replicas=facts.replicas,
         backoffs=facts.backoffs,
         created_at=record.created_at,
-        started_at=parse_time(status.get("startTime")),
-        finished_at=parse_time(status.get("completionTime") or finished.get("lastTransitionTime")),
+        started_at=parse_time(at(record.job, "status", "startTime")),
+        finished_at=parse_time(at(record.job, "status", "completionTime") or finished.get("lastTransitionTime")),
         controller=record.controller,
     )
 
@@ -129,7 +131,6 @@ class Facts:
 
     @classmethod
     def of(cls, record: Record, now: datetime) -> Facts:
-        status = record.job.get("status") or {}
         pods = by_index(record.pods)
         port = metrics_port_of(record.job)
         replicas = tuple(replica_view(index, pods[index], port) for index in sorted(pods))
@@ -138,12 +139,12 @@ class Facts:
         return cls(
             name=record.name,
             record=record,
-            completions=int((record.job.get("spec") or {}).get("completions") or 1),
-            conditions={c["type"]: c for c in status.get("conditions") or [] if c.get("status") == "True"},
+            completions=completions_of(record.job),
+            conditions=true_conditions(record.job),
             replicas=replicas,
             backoffs=read_backoffs(record.job, now),
-            completed=parse_indexes(status.get("completedIndexes") or ""),
-            failed=parse_indexes(status.get("failedIndexes") or ""),
+            completed=parse_indexes(at(record.job, "status", "completedIndexes")),
+            failed=parse_indexes(at(record.job, "status", "failedIndexes")),
             failures=failures,
         )
 
@@ -182,8 +183,7 @@ class Facts:
     @property
     def waits_for(self) -> str | None:
         """What keeps the Job controller from making pods."""
-        annotations = self.record.job.get("metadata", {}).get("annotations") or {}
-        return one_line(annotations.get(WAITING_ANNOTATION))
+        return one_line(at(self.record.job, "metadata", "annotations", WAITING_ANNOTATION))
 
     def saying(self, index: int, sentence: str) -> str:
         """The sentence, with its index where there are several."""
@@ -207,8 +207,9 @@ def _succeeded(facts: Facts) -> str:
 
 def _failed(facts: Facts) -> str:
     condition = facts.conditions.get("Failed") or facts.conditions.get("FailureTarget") or {}
-    meaning = CONDITION_MEANINGS.get(condition.get("reason", ""))
-    if condition.get("reason") == "DeadlineExceeded":
+    reason = text(condition, "reason") or ""
+    meaning = CONDITION_MEANINGS.get(reason)
+    if reason == "DeadlineExceeded":
         return f"{meaning}"
     guilty = [index for index in sorted(facts.failures) if index in facts.failed] or sorted(facts.failures)
     if guilty:
@@ -279,6 +280,8 @@ def _running(facts: Facts) -> str:
 
 
 RULES: tuple[Rule, ...] = (
+    # Whatever its objects say, they can't be relied on.
+    Rule("unknown", lambda f: f.record.doubt is not None, lambda f: one_line(f.record.doubt) or "it can't be read"),
     # The Job has ended: nothing that came before or after changes that.
     Rule("succeeded", lambda f: "Complete" in f.conditions, _succeeded),
     Rule("failed", lambda f: "Failed" in f.conditions, _failed),

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from jobctl.cli.output import emit, output_option
+from jobctl.cli.output import emit, output_option, say
 from jobctl.cli.session import Session
 from jobctl.version import __version__
 
@@ -29,6 +29,6 @@ def doctor_command(session: Session, claim: str, image: str, output: str) -> int
 def _table(document: dict[str, Any]) -> None:
     width = max(len(finding["check"]) for finding in document["findings"])
     for finding in document["findings"]:
-        click.echo(f"{finding['level']:<4}  {finding['check']:<{width}}  {finding['said']}")
+        say(f"{finding['level']:<4}  {finding['check']:<{width}}  {finding['said']}")
         if finding["advice"]:
-            click.echo(f"      {'':<{width}}  → {finding['advice']}")
+            say(f"      {'':<{width}}  → {finding['advice']}")

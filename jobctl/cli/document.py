@@ -7,8 +7,9 @@ from typing import Any
 
 from jobctl.cli.output import duration
 from jobctl.objects import Backoff, ReplicaView
+from jobctl.progress import Progress
 from jobctl.status import JobView
-from jobctl.volume import Progress, Result, Run
+from jobctl.volume import Result, Run
 
 # What to type next, by state.
 NEXT: dict[str, tuple[str, ...]] = {
@@ -21,7 +22,7 @@ NEXT: dict[str, tuple[str, ...]] = {
     "interrupted": ("jobctl retry {name}",),
     "succeeded": ("jobctl results {name}",),
     "failed": ("jobctl logs {name}", "jobctl retry {name}"),
-    "unknown": ("jobctl logs {name}", "jobctl retry {name}"),
+    "unknown": ("jobctl logs {name}", "jobctl retry {name}", "jobctl delete {name}"),
 }
 # What a kind counts.
 UNITS = {"train": "step", "collect": "episode", "eval": "episode"}
@@ -66,7 +67,7 @@ def result_summary(run: Run, result: Result | None) -> dict[str, Any] | None:
         return None
     return {
         "exitCode": result.exit_code,
-        "reason": result.data.get("reason"),
+        "reason": result.reason,
         "figures": result.figures,
         "directory": run.place_of(result.directory),
         "plots": [run.place_of(path) for path in result.plots],

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from jobctl.cli.options import name_argument
-from jobctl.cli.output import emit, output_option, print_table
+from jobctl.cli.output import emit, output_option, print_table, say
 from jobctl.cli.session import Session
 
 
@@ -24,7 +24,7 @@ def events_command(session: Session, name: str, output: str) -> None:
 
 def _table(document: dict[str, Any]) -> None:
     if not document["events"]:
-        click.echo(f"No events of {document['name']}. A cluster keeps them for about an hour.")
+        say(f"No events of {document['name']}. A cluster keeps them for about an hour.")
         return
     keys = ("time", "type", "object", "reason", "count", "message")
     print_table(keys, [tuple(event[key] for key in keys) for event in document["events"]])

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from jobctl.cli.options import DETACHED, name_argument
-from jobctl.cli.output import output_option, to_yaml
+from jobctl.cli.output import output_option, say, to_json, to_yaml
 from jobctl.cli.session import Session
 from jobctl.errors import NotFoundError
 
@@ -31,12 +29,20 @@ def logs_command(session: Session, name: str, follow: bool, replica: int | None,
     prefixed = job.completions > 1 and replica is None
     try:
         for line in session.backend.logs(name, replica, follow):
-            if output == "table":
-                click.echo(f"[{line.index}] {line.text}" if prefixed else line.text)
+            entry = {"index": line.index, "pod": line.pod, "text": line.text}
+            if output == "json":
+                say(to_json(entry))
+            elif output == "yaml":
+                say(to_yaml([entry]).rstrip())
             else:
-                entry = {"index": line.index, "pod": line.pod, "text": line.text}
-                click.echo(json.dumps(entry, ensure_ascii=False) if output == "json" else to_yaml([entry]).rstrip())
+                _say(f"[{line.index}] " if prefixed else "", line.text)
     except KeyboardInterrupt:
         session.note(f"\nStopped watching; {name} goes on: `jobctl logs -f {name}` comes back to it.")
         return DETACHED
     return 0
+
+
+def _say(prefix: str, text: str) -> None:
+    """One line of a log. What a progress bar has drawn over itself stands below itself."""
+    for drawn in [part for part in text.split("\r") if part] or [""]:
+        say(f"{prefix}{drawn}")

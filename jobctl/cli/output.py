@@ -1,7 +1,12 @@
-"""How an answer is printed: one document, as a table for people, as JSON or YAML for programs."""
+"""How an answer is printed: one document, as a table for people, as JSON or YAML for programs.
+
+All goes through `say`: text from volumes, pods and objects can hold anything, and is never more than text to a
+terminal. JSON and YAML are exact all the same: both have escapes of their own.
+"""
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
@@ -11,6 +16,34 @@ import click
 
 FORMATS = ("table", "json", "yaml")
 _Command = Callable[..., Any]
+# What a terminal acts on, or shows elsewhere than it stands: C0 but tab and newline, DEL, C1, line and paragraph
+# separators, marks that turn the direction of text, and halves of characters, which have no encoding.
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+_NAMED = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
+
+
+def say(sentence: str = "", *, err: bool = False) -> None:
+    """Print for people: line breaks and tabs as they are, every other control character as its escape, `\\x1b`."""
+    click.echo(printable(sentence), err=err)
+
+
+def printable(sentence: str) -> str:
+    """The text as it may be written to a terminal."""
+    return _CONTROL.sub(_escape, sentence)
+
+
+def in_one_line(piece: str) -> str:
+    """As printable, for a piece of a line: its line breaks and tabs are escaped, too."""
+    return re.sub("[\n\t]", _escape, printable(piece))
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if match[0] in _NAMED:
+        return _NAMED[match[0]]
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def output_option(command: _Command) -> _Command:
@@ -28,20 +61,29 @@ def output_option(command: _Command) -> _Command:
 def emit(document: dict[str, Any], output: str, as_table: Callable[[dict[str, Any]], None]) -> None:
     """Print the document on stdout; `as_table` prints it for people."""
     if output == "json":
-        import json
-
-        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        say(to_json(document, indent=2))
     elif output == "yaml":
-        click.echo(to_yaml(document), nl=False)
+        say(to_yaml(document).rstrip("\n"))
     else:
         as_table(document)
 
 
+def to_json(document: Any, indent: int | None = None) -> str:
+    """The document as JSON: exact, and without a character that a terminal acts on (JSON has escapes for them all)."""
+    import json
+
+    text = json.dumps(document, indent=indent, ensure_ascii=False)
+    return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
 def to_yaml(document: Any) -> str:
-    """The document as YAML, keys in their order."""
+    """The document as YAML, keys in their order. Exact, but for halves of characters: YAML has none of them."""
     import yaml
 
-    return yaml.dump(document, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=120)
+    plain = yaml.dump(document, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=120)
+    if not _CONTROL.search(plain):
+        return plain
+    return yaml.dump(document, Dumper=_dumper(), sort_keys=False, allow_unicode=False, width=120)
 
 
 @cache
@@ -53,6 +95,7 @@ def _dumper() -> Any:
         pass
 
     def represent(dumper: Any, text: str) -> Any:
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if not text.isascii() else text
         return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
 
     Dumper.add_representer(str, represent)
@@ -66,17 +109,23 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    columns, rows = fold_intervals(columns, list(rows))
+    columns, rows = fold_intervals(columns, [_cells(row, len(columns)) for row in rows])
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for position, column in enumerate(columns):
         numeric = all(isinstance(row[position], int | float | None) for row in rows)
-        table.add_column(column.upper(), justify="right" if numeric else "left")
+        table.add_column(Text(in_one_line(column.upper())), justify="right" if numeric else "left")
     for row in rows:
         table.add_row(*(Text(cell_text(cell)) for cell in row))
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 10_000)
     with console.capture() as printed:
         console.print(table)
-    click.echo("\n".join(line.rstrip() for line in printed.get().splitlines()))
+    say("\n".join(line.rstrip() for line in printed.get().split("\n")).rstrip("\n"))
+
+
+def _cells(row: Any, count: int) -> list[Any]:
+    """So many cells, whatever the row is."""
+    cells = [*row] if isinstance(row, list | tuple) else [row]
+    return cells[:count] + [None] * (count - len(cells))
 
 
 def fold_intervals(columns: Sequence[str], rows: list[Sequence[Any]]) -> tuple[list[str], list[list[Any]]]:
@@ -105,14 +154,14 @@ def print_figures(heading: str, figures: dict[str, Any], most: int | None = None
 
 
 def cell_text(value: Any) -> str:
-    """A value as a person reads it: four significant digits, a dash for what is absent."""
+    """A value as a person reads it, in one line: four significant digits, a dash for what is absent."""
     if value is None:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.4g}"
-    return str(value)
+    return in_one_line(str(value))
 
 
 def duration(seconds: float) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from jobctl.cli.output import say
 from jobctl.cli.session import Session
 from jobctl.errors import JobctlError
 from jobctl.version import __version__
@@ -119,26 +120,32 @@ def run(arguments: list[str] | None = None) -> int:
         session.close()
         return status
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
+        say(error.format_message(), err=True)
         return error.exit_code
     except click.ClickException as error:
-        click.echo(f"error: {_sentence(error)}", err=True)
+        say(f"error: {_sentence(error)}", err=True)
         return error.exit_code
     except JobctlError as error:
-        if session.debug:
-            raise
-        click.echo(f"error: {error}", err=True)
+        _trace(session)
+        say(f"error: {error}", err=True)
         return error.exit_status
     except OSError as error:
-        if session.debug:
-            raise
-        click.echo(f"error: {_what_failed(error)}", err=True)
+        _trace(session)
+        say(f"error: {_what_failed(error)}", err=True)
         return JobctlError.exit_status
     except click.Abort:
         return 130
     finally:
         with contextlib.suppress(JobctlError):  # an error before this one is the one to tell
             session.close()
+
+
+def _trace(session: Session) -> None:
+    """Print where the error came from, with --debug: not by the interpreter, which escapes nothing."""
+    if session.debug:
+        import traceback
+
+        say(traceback.format_exc().rstrip(), err=True)
 
 
 def _what_failed(error: OSError) -> str:

@@ -9,7 +9,7 @@ import click
 
 from jobctl.cli.document import job_document, job_summary, progress_text
 from jobctl.cli.options import name_argument
-from jobctl.cli.output import cell_text, emit, output_option, print_figures, print_table
+from jobctl.cli.output import cell_text, emit, output_option, print_figures, print_table, say
 from jobctl.cli.session import Session, own_result
 from jobctl.errors import RefusedError, UnreachableError
 from jobctl.status import ACTIVE, view
@@ -60,7 +60,7 @@ def _list_table(document: dict[str, Any]) -> None:
     if not document["jobs"]:
         namespace = document["backend"].get("namespace")
         where = f" in namespace {namespace}" if namespace else ""
-        click.echo(f"No jobs{where}. `jobctl submit --help` says how to start one.")
+        say(f"No jobs{where}. `jobctl submit --help` says how to start one.")
         return
     rows = [
         (
@@ -80,31 +80,31 @@ def _list_table(document: dict[str, Any]) -> None:
 def _status_table(document: dict[str, Any]) -> None:
     job, backend = document["job"], document["backend"]
     lines = {
-        "state": f"{job['state']}: {job['reason']}",
-        "backend": " ".join(str(part) for part in backend.values()),
-        "job": f"{job['kind']} · {job['task']} · {job['gpu']} · {job['replicas']} replica(s)",
+        "state": f"{job['state']}: {cell_text(job['reason'])}",
+        "backend": " ".join(cell_text(part) for part in backend.values()),
+        "job": cell_text(f"{job['kind']} · {job['task']} · {job['gpu']} · {job['replicas']} replica(s)"),
         "revision": f"{job['revision']} (spec {cell_text(job['specHash'])})",
         "created": job["createdAt"],
         "started": cell_text(job["startedAt"]),
         "ended": cell_text(job["finishedAt"]),
         "progress": progress_text(job["progress"], job["kind"]),
     }
-    click.echo(job["name"])
+    say(job["name"])
     for key, value in lines.items():
-        click.echo(f"  {key + ':':<10}{value}")
+        say(f"  {key + ':':<10}{value}")
     for wait in job["backoffs"]:
-        click.echo(f"  back-off: index {wait['index']}, {wait['secondsLeft']:.0f} of {wait['seconds']:.0f} s left")
+        say(f"  back-off: index {wait['index']}, {wait['secondsLeft']:.0f} of {wait['seconds']:.0f} s left")
     if job["replicaStatuses"]:
-        click.echo()
+        say()
         print_table(
             ("INDEX", "POD", "PHASE", "EXIT", "ATTEMPTS", "PID", "ADDRESS", "METRICS", "LAST MESSAGE"),
             [tuple(replica[key] for key in REPLICA_KEYS) for replica in job["replicaStatuses"]],
         )
     if job["result"]:
-        click.echo()
-        click.echo(f"result: {job['result']['reason']}")
+        say()
+        say(f"result: {cell_text(job['result']['reason'])}")
         left_out = print_figures("FIGURE", job["result"]["figures"], most=FIGURES_SHOWN)
         if left_out:
-            click.echo(f"and {left_out} more: `jobctl results {job['name']}`")
-        click.echo(f"in {job['result']['directory']}")
-    click.echo(f"\nnext: {' · '.join(job['next'])}")
+            say(f"and {left_out} more: `jobctl results {job['name']}`")
+        say(f"in {job['result']['directory']}")
+    say(f"\nnext: {' · '.join(job['next'])}")

@@ -6,16 +6,17 @@ import sys
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import click
-
+from jobctl.cli import output
 from jobctl.errors import UsageError
+from jobctl.untrusted import text
 
 if TYPE_CHECKING:
     from jobctl.backend import Backend, Record
     from jobctl.cluster.backend import KubernetesBackend
     from jobctl.cluster.refusals import Place
+    from jobctl.progress import Progress
     from jobctl.status import JobView
-    from jobctl.volume import Progress, Result, Run
+    from jobctl.volume import Result, Run
 
 
 class Session:
@@ -26,6 +27,7 @@ class Session:
         self.context_flag: str | None = None
         self.namespace_flag: str | None = None
         self.debug = False
+        self.allowed_env: tuple[str, ...] = ()  # --allow-env
 
     @cached_property
     def backend_name(self) -> str:
@@ -69,8 +71,13 @@ class Session:
         return self.backend
 
     def say_where(self) -> None:
-        """Name the backend on stderr; opening it does so by itself."""
+        """Name the backend on stderr; opening it does so by itself. With --debug, Helm too."""
         self.note(f"backend: {self.where}")
+        if self.debug:
+            from jobctl import helm
+
+            program = helm.find_helm()
+            self.note(f"helm: {program} {helm.check_version(program)}")
 
     @property
     def is_local(self) -> bool:
@@ -128,28 +135,27 @@ class Session:
         """How far this revision is while it is active; afterwards the whole run, without a guess at its end."""
         from dataclasses import replace
 
+        from jobctl.progress import progress_of
         from jobctl.status import ACTIVE
-        from jobctl.volume import progress_of
 
         # In a training group, index 0 counts for all; elsewhere each index has a share of its own.
         shares = 1 if job.kind == "train" else job.completions
-        lines = self.backend.metrics(record)
         if job.state in ACTIVE:
-            return progress_of(lines, job.created_at.timestamp(), shares)
-        last = progress_of(lines, indexes=shares)
+            return progress_of(self.backend.metrics(record), shares)
+        last = self.run(record).progress(shares) if self.is_local else progress_of(self.backend.metrics(record), shares)
         return replace(last, eta_seconds=None) if last else None
 
     def say(self, sentence: str) -> None:
         """One line for people; answers for machines go to stdout through output.emit."""
-        click.echo(sentence)
+        output.say(sentence)
 
     def note(self, sentence: str) -> None:
         """One line beside the answer, on stderr."""
-        click.echo(sentence, err=True)
+        output.say(sentence, err=True)
         sys.stderr.flush()
 
 
 def own_result(run: Run, record: Record, job: JobView) -> Result | None:
     """The published end of this very job, if there is one."""
-    uid = record.job.get("metadata", {}).get("uid")
+    uid = text(record.job, "metadata", "uid")
     return next((result for result in run.results() if result.belongs_to(job.spec_hash, uid)), None)

@@ -8,7 +8,7 @@ import click
 
 from jobctl.cli.document import NEXT, job_summary
 from jobctl.cli.options import DETACHED, name_argument
-from jobctl.cli.output import emit, output_option
+from jobctl.cli.output import cell_text, emit, output_option
 from jobctl.cli.session import Session, own_result
 from jobctl.cli.watch import exit_status_of, watch
 from jobctl.status import JobView
@@ -40,8 +40,8 @@ def say_next(session: Session, job: JobView) -> None:
     """How it came out, and what to type now that it has ended."""
     record, _ = session.view(job.name)
     result = own_result(session.run(record), record, job) if job.state == "succeeded" else None
-    if result is not None and result.data.get("reason", job.reason) != job.reason:
-        session.say(f"{job.name}: {result.data['reason']}")
+    if result is not None and result.reason not in (None, job.reason):
+        session.say(f"{job.name}: {cell_text(result.reason)}")
     session.say(f"next: {' · '.join(command.format(name=job.name) for command in NEXT[job.state])}")
 
 

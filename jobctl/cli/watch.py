@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from typing import TextIO
 
 from jobctl.cli.document import progress_document, progress_text
+from jobctl.cli.output import in_one_line
 from jobctl.cli.session import Session
 from jobctl.errors import JobctlError, UnreachableError
 from jobctl.patience import Patience
+from jobctl.progress import Progress
 from jobctl.status import ACTIVE, JobView, is_ended
-from jobctl.volume import Progress
 
 POLL_SECONDS = 5.0  # at the longest between two looks
 QUIET_SECONDS = 5.0  # between two progress lines where there is no terminal
@@ -47,7 +48,7 @@ class Display:
         if progress == self._progress or job.state not in ACTIVE:
             return
         if self.live:
-            self.stream.write(f"{CLEAR_LINE}{job.name}: {progress}")
+            self.stream.write(f"{CLEAR_LINE}{in_one_line(f'{job.name}: {progress}')}")
             self.stream.flush()
             self._has_live_line, self._progress = True, progress
         elif now_seconds - self._printed_at >= QUIET_SECONDS:
@@ -62,7 +63,7 @@ class Display:
             self._has_live_line = False
 
     def _line(self, text: str) -> None:
-        self.stream.write((CLEAR_LINE if self._has_live_line else "") + text + "\n")
+        self.stream.write((CLEAR_LINE if self._has_live_line else "") + in_one_line(text) + "\n")
         self.stream.flush()
         self._has_live_line = False
 

@@ -36,6 +36,8 @@ READ_SECONDS = 5.0
 # How long a request may be told to come back later (429, or 503 with Retry-After) before it counts as refused.
 PATIENCE_SECONDS = 10.0
 PAGE = 500
+MOST_ERROR_BYTES = 64 * 1024  # of what is said with an error: that of a proxied pod is its own choice
+_BLOCK_BYTES = 64 * 1024
 
 # plural → the API that has it
 GROUPS: dict[str, str] = {
@@ -60,11 +62,12 @@ class Api:
 
     def __init__(self, client: ApiClient, place: Place) -> None:
         self.client, self.place = client, place
+        self.served = dict(GROUPS)  # plural → its API; what not every cluster has is added once it is found
 
     def path(self, plural: str, name: str = "", sub: str = "") -> str:
         """/apis/batch/v1/namespaces/NS/jobs/NAME/status."""
         scope = "" if plural in CLUSTER_SCOPED else f"/namespaces/{self.place.namespace}"
-        return f"/{GROUPS[plural]}{scope}/{plural}" + (f"/{name}" if name else "") + (f"/{sub}" if sub else "")
+        return f"/{self.served[plural]}{scope}/{plural}" + (f"/{name}" if name else "") + (f"/{sub}" if sub else "")
 
     def get(self, plural: str, name: str) -> Object:
         return self._json("GET", self.path(plural, name), f"read {plural} {name}")
@@ -88,9 +91,11 @@ class Api:
         """A JSON merge patch: null removes a key."""
         return self._json("PATCH", self.path(plural, name), f"change {plural} {name}", body)
 
-    def delete(self, plural: str, name: str, *, grace_seconds: int | None = None) -> None:
-        """Also what it owns, in the background."""
+    def delete(self, plural: str, name: str, *, uid: str | None = None, grace_seconds: int | None = None) -> None:
+        """Also what it owns, in the background. Raises ConflictError where the object of this name has another uid."""
         body: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        if uid is not None:
+            body["preconditions"] = {"uid": uid}
         if grace_seconds is not None:
             body["gracePeriodSeconds"] = grace_seconds
         self._json("DELETE", self.path(plural, name), f"delete {plural} {name}", body)
@@ -101,6 +106,11 @@ class Api:
     def groups(self) -> set[str]:
         """The API groups that the server knows."""
         return {group["name"] for group in self._json("GET", "/apis", "read the API groups").get("groups") or []}
+
+    def preferred(self, group: str) -> str:
+        """The API of a group in the version that the server prefers: apis/GROUP/v1. Raises NotFoundError."""
+        found = self._json("GET", f"/apis/{group}", f"read the API group {group}")
+        return f"apis/{found['preferredVersion']['groupVersion']}"
 
     def watch(self, plural: str, seconds: int, **query: str) -> Iterator[Object]:
         """Events {type, object} from `resourceVersion` on, for so many seconds. Raises GoneError on 410."""
@@ -122,24 +132,36 @@ class Api:
         body: Object | None = None,
         query: Mapping[str, str] | None = None,
         read_seconds: float | None = None,
+        patience_seconds: float | None = None,
     ) -> Iterator[Any]:
-        """A response (urllib3's) that is read as it comes. Raises where it isn't 2xx, or the server doesn't answer."""
+        """A response (urllib3's) that is read as it comes. Raises where it isn't 2xx, or the server doesn't answer.
+
+        `patience_seconds`: how long it is asked again, where it says that it may be.
+        """
         import urllib3
 
         try:
-            response = self._ask(method, path, what, body, query or {}, read_seconds or READ_SECONDS)
+            patience = PATIENCE_SECONDS if patience_seconds is None else patience_seconds
+            response = self._ask(method, path, what, body, query or {}, read_seconds or READ_SECONDS, patience)
             with closing(response):
                 yield response
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise unreachable(self.place, _why(error)) from error
 
     def _ask(
-        self, method: str, path: str, what: str, body: Object | None, query: Mapping[str, str], read_seconds: float
+        self,
+        method: str,
+        path: str,
+        what: str,
+        body: Object | None,
+        query: Mapping[str, str],
+        read_seconds: float,
+        patience_seconds: float,
     ) -> Any:
         from kubernetes.client.exceptions import ApiException
 
         url = self.client.configuration.host.rstrip("/") + path + (f"?{urlencode(query)}" if query else "")
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + patience_seconds
         while True:
             try:
                 response = self.client.rest_client.request(
@@ -151,7 +173,7 @@ class Api:
             if 200 <= response.status < 300:
                 return response
             with closing(response):
-                said = response.read().decode("utf-8", "replace")
+                said = read_some(response, MOST_ERROR_BYTES, read_seconds).decode("utf-8", "replace")
             wait = retry_after_seconds(response.status, response.headers)
             if wait is None or time.monotonic() + wait > deadline:
                 raise error_of(response.status, said, self.place, what)
@@ -236,14 +258,23 @@ def retry_after_seconds(status: int, headers: Mapping[str, str]) -> float | None
     return seconds + random.uniform(0, 0.2)  # noqa: S311 - so that clients don't come back in step
 
 
-def lines_of(response: Any, torn: bool = False) -> Iterator[bytes]:
-    """Whole lines of a streamed response, as they come, without their ends; a last torn line only if asked for."""
+def read_some(response: Any, most_bytes: int, seconds: float) -> bytes:
+    """A response's body as far as it comes in time (and in the time that its next block takes), up to a size."""
+    said, until = b"", time.monotonic() + seconds
+    while len(said) < most_bytes and time.monotonic() < until:
+        block = response.read1(_BLOCK_BYTES, decode_content=False)
+        if not block:
+            break
+        said += block
+    return said[:most_bytes]
+
+
+def lines_of(response: Any) -> Iterator[bytes]:
+    """Whole lines of a streamed response, as they come, without their ends; a last torn line is left out."""
     rest = b""
     while chunk := response.read1():
         *lines, rest = (rest + chunk).split(b"\n")
         yield from lines
-    if torn and rest:
-        yield rest
 
 
 def _why(error: Exception) -> str:

@@ -14,12 +14,13 @@ from functools import partial
 from typing import Any
 
 from jobctl.backend import LogLine
-from jobctl.cluster.api import Api, lines_of
+from jobctl.cluster.api import Api
 from jobctl.cluster.reader import PodReader
 from jobctl.cluster.refusals import AwayError
 from jobctl.errors import JobctlError, NotFoundError, UnreachableError
 from jobctl.objects import INDEX_LABEL, by_index, failures_before
 from jobctl.patience import Patience
+from jobctl.untrusted import split_lines, text, whole
 
 Object = dict[str, Any]
 
@@ -59,13 +60,14 @@ class Tail:
             "GET", path, f"get pods/log of {self.name}", query=query, read_seconds=SILENT_SECONDS
         ) as response:
             self.failing_since = None
-            for raw in lines_of(response, torn=True):
-                stamp, _, text = raw.decode("utf-8", "replace").partition(" ")
+            had = self.last  # up to there: later lines may be dated earlier, where the node's clock was set back
+            for raw in split_lines(iter(response.read1, b"")):
+                stamp, _, said = raw.decode("utf-8", "replace").partition(" ")
                 if not stamp[:1].isdigit():  # the kubelet's own words: it can't retrieve the log of a pod that is gone
                     continue
-                if stamp > self.last:
-                    self.last = stamp
-                    yield LogLine(self.index, self.name, text.rstrip("\r"))
+                if stamp > had:
+                    had, self.last = "", stamp
+                    yield LogLine(self.index, self.name, said.rstrip("\r"))
 
     def follow(self, is_over: Callable[[], bool]) -> None:
         """The thread: put every line into `lines` until the pod has ended and its log is read to the end."""
@@ -138,15 +140,15 @@ def from_volume(reader: PodReader, run: str, pods: Sequence[Object]) -> Iterator
     there = {pod["metadata"]["uid"] for pod in filter(has_log, pods)}
     attempts = reader.attempt_records(run)
     gone = [path for path in reader.logs(run) if _attempt_of(path).partition(".")[2] not in there]
-    for path in sorted(gone, key=lambda path: str(attempts.get(_attempt_of(path), {}).get("startedAt") or "")):
+    for path in sorted(gone, key=lambda path: _attempt_order(attempts.get(_attempt_of(path)))):
         index, _, uid = _attempt_of(path).partition(".")
-        pod = str(attempts.get(_attempt_of(path), {}).get("pod") or uid)
-        rest = b""
-        for chunk in reader.read(run, path):
-            *lines, rest = (rest + chunk).split(b"\n")
-            yield from (_line(index, pod, line) for line in lines)
-        if rest:
-            yield _line(index, pod, rest)
+        pod = text(attempts.get(_attempt_of(path)), "pod") or uid
+        yield from (_line(index, pod, line) for line in split_lines(reader.read(run, path)))
+
+
+def _attempt_order(record: Any) -> tuple[int, str]:
+    """By lease, whatever the clocks were; attempts of several indexes have leases of their own, then by time."""
+    return whole(record, "fence") or 0, text(record, "startedAt") or ""
 
 
 def _attempt_of(path: str) -> str:
@@ -155,7 +157,7 @@ def _attempt_of(path: str) -> str:
 
 
 def _line(index: str, pod: str, raw: bytes) -> LogLine:
-    return LogLine(int(index) if index.isdigit() else 0, pod, raw.decode("utf-8", "replace").rstrip("\r"))
+    return LogLine(whole(index) or 0, pod, raw.decode("utf-8", "replace").rstrip("\r"))
 
 
 def _followed(
@@ -220,7 +222,7 @@ def _is_starting(error: JobctlError) -> bool:
 
 
 def index_of(pod: Object) -> int:
-    return int((pod["metadata"].get("labels") or {}).get(INDEX_LABEL) or 0)
+    return whole(pod, "metadata", "labels", INDEX_LABEL) or 0
 
 
 def _of_index(pods: Sequence[Object], index: int | None) -> list[Object]:

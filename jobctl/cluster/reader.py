@@ -7,9 +7,9 @@ deadline ends it. It needs no token and fits Pod Security level restricted.
 from __future__ import annotations
 
 import contextlib
-import json
+import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 from urllib.parse import urlencode
@@ -18,7 +18,9 @@ from jobctl.cluster import records
 from jobctl.cluster.api import Api
 from jobctl.cluster.refusals import ROLE, ForbiddenError, error_of, message_of, refusal_in, unreachable
 from jobctl.errors import JobctlError, NotFoundError, RefusedError
-from jobctl.volume import Published, Result, failure_of
+from jobctl.objects import phase_of
+from jobctl.untrusted import UnreadableError, at, mapping, mappings, object_or_none, parse_object, text, whole
+from jobctl.volume import Checkpoint, Published, Result, failure_of
 
 Object = dict[str, Any]
 
@@ -28,7 +30,10 @@ LIFE_SECONDS = 600
 START_SECONDS = 60.0
 POLL_SECONDS = 0.25
 SILENCE_SECONDS = 30.0  # of an answer that has begun
+MOST_BYTES = 64 * 1024 * 1024  # of an answer that is one document
+MOST_COMPLAINT_BYTES = 64 * 1024
 COMMAND = ("python", "-m", "workers", "read")
+PUBLISHED = re.compile(r"(?:results|best|checkpoints)/[A-Za-z0-9][A-Za-z0-9._-]*")
 TMP = "/tmp"  # noqa: S108 - the pod's own, empty at its start
 STDOUT, STDERR, OUTCOME = 1, 2, 3  # channels of the exec protocol
 
@@ -51,34 +56,39 @@ class PodReader:
         return self._document(run) is not None
 
     def metrics(self, run: str) -> list[list[Object]]:
-        return list((self._document(run) or {}).get("metrics", {}).values())
+        return [mappings(lines) for lines in mapping(self._document(run), "metrics").values()]
 
     def results(self, run: str) -> list[Result]:
-        found = (self._document(run) or {}).get("results", [])
-        return [Result(one["directory"], one.get("files"), one.get("data") or {}) for one in found]
+        found = mappings(self._document(run), "results")
+        return [Result.of(name, at(one, "files"), data=mapping(one, "data")) for one in found if (name := _named(one))]
 
     def attempts(self, run: str) -> list[str]:
-        return list((self._document(run) or {}).get("attempts", {}))
+        return list(mapping(self._document(run), "attempts"))
 
     def weights(self, run: str) -> Published | None:
-        found = (self._document(run) or {}).get("weights")
-        return Published(found["directory"], found.get("files")) if found else None
+        found = mapping(self._document(run), "weights")
+        name = _named(found)
+        return Published.of(name, at(found, "files")) if name else None
+
+    def checkpoint(self, run: str) -> Checkpoint | None:
+        return Checkpoint.of(mapping(self._document(run), "checkpoint"))
 
     def read(self, run: str, path: str) -> Iterator[bytes]:
         yield from self._exec([*COMMAND, run, "--file", path])
 
     def ask_worker(self, arguments: Sequence[str]) -> bytes:
-        return b"".join(self._exec(["python", "-m", "workers", *arguments]))
+        return self._answer(["python", "-m", "workers", *arguments])
 
     # ---- what else the cluster's backend asks
 
     def logs(self, run: str) -> list[str]:
         """Paths below runs/NAME of the attempts' logs."""
-        return list((self._document(run) or {}).get("logs", []))
+        logs = at(self._document(run), "logs")
+        return [path for path in logs if text(path)] if isinstance(logs, list) else []
 
     def attempt_records(self, run: str) -> dict[str, Object]:
         """INDEX.PODUID → its record."""
-        return dict((self._document(run) or {}).get("attempts", {}))
+        return mapping(self._document(run), "attempts")
 
     def forget(self) -> None:
         """Ask anew next time."""
@@ -102,29 +112,41 @@ class PodReader:
 
     def _ask(self, run: str) -> Object | None:
         try:
-            said = b"".join(self._exec([*COMMAND, run]))
+            said = self._answer([*COMMAND, run])
         except NotFoundError:
             return None
         try:
-            document = json.loads(said)
-        except ValueError as error:
+            document = parse_object(said, MOST_BYTES)
+        except UnreadableError as error:
             raise JobctlError(
-                f"The reader pod gave no answer about {run}: is {self.image} a worker's image?"
+                f"The reader pod gave no answer about {run} ({error}): is {self.image} a worker's image?"
             ) from error
-        if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        if document.get("schema") != SCHEMA:
             raise JobctlError(f"The image {self.image} answers in another form than {SCHEMA}: it is another version's.")
         return document
 
-    def _exec(self, command: list[str]) -> Iterator[bytes]:
+    def _answer(self, command: list[str]) -> bytes:
+        """All that a command prints. Raises JobctlError where it doesn't end."""
+        said = bytearray()
+        with contextlib.closing(self._exec(command)) as chunks:
+            for chunk in chunks:
+                said += chunk
+                if len(said) > MOST_BYTES:
+                    raise JobctlError(
+                        f"The reader pod answers with more than {MOST_BYTES:,} bytes: is {self.image} a worker's image?"
+                    )
+        return bytes(said)
+
+    def _exec(self, command: list[str]) -> Generator[bytes]:
         """Standard output of a command in the reader pod, in chunks. Raises NotFoundError where it exits with 64."""
         complaint, outcome = b"", b""
         for channel, data in self._frames(self._running_pod(), command):
             if channel == STDOUT:
                 yield data
             elif channel == STDERR:
-                complaint += data
+                complaint = (complaint + data)[-MOST_COMPLAINT_BYTES:]
             elif channel == OUTCOME:
-                outcome += data
+                outcome = (outcome + data)[:MOST_COMPLAINT_BYTES]
         code = exit_code_of(outcome)
         if code != 0:
             raise failure_of(code, complaint, f"the claim {self.claim}")
@@ -180,7 +202,7 @@ class PodReader:
     def _sweep(self) -> None:
         """Remove readers that a killed jobctl has left: their deadline has ended them."""
         for pod in self.api.find("pods", labelSelector=f"app.kubernetes.io/name={READER}"):
-            if (pod.get("status") or {}).get("phase") in ("Failed", "Succeeded"):
+            if phase_of(pod) in ("Failed", "Succeeded"):
                 with contextlib.suppress(NotFoundError):
                     self.api.delete("pods", pod["metadata"]["name"], grace_seconds=0)
 
@@ -188,7 +210,7 @@ class PodReader:
         deadline = time.monotonic() + START_SECONDS
         while True:
             pod = self.api.get("pods", name)
-            phase = (pod.get("status") or {}).get("phase")
+            phase = phase_of(pod)
             if phase == "Running":
                 return
             why = records.waiting_for(pod, None)
@@ -250,13 +272,16 @@ class PodReader:
 
 def exit_code_of(outcome: bytes) -> int:
     """The exit code in the Status that ends an exec; 1 where it names none."""
-    try:
-        status = json.loads(outcome)
-    except ValueError:
-        return 1
-    if status.get("status") == "Success":
+    status = object_or_none(outcome)
+    if text(status, "status") == "Success":
         return 0
-    for cause in (status.get("details") or {}).get("causes") or []:
-        if cause.get("reason") == "ExitCode" and str(cause.get("message")).isdigit():
-            return int(cause["message"])
-    return 1
+    codes = (
+        whole(cause, "message") for cause in mappings(status, "details", "causes") if cause.get("reason") == "ExitCode"
+    )
+    return next((code for code in codes if code is not None), 1)
+
+
+def _named(published: Object) -> str | None:
+    """The directory of a publication, as it is below runs/NAME."""
+    directory = text(published, "directory") or ""
+    return directory if PUBLISHED.fullmatch(directory) else None

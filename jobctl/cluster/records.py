@@ -12,7 +12,18 @@ from typing import Any
 from jobctl.backend import Event, Record
 from jobctl.cluster.backoff import backoffs
 from jobctl.cluster.refusals import Place, refusal_in
-from jobctl.objects import BACKOFF_ANNOTATION, WAITING_ANNOTATION, by_index, condition_of, one_line, parse_time
+from jobctl.objects import (
+    BACKOFF_ANNOTATION,
+    WAITING_ANNOTATION,
+    by_index,
+    completions_of,
+    condition_of,
+    one_line,
+    parse_time,
+    true_conditions,
+)
+from jobctl.untrusted import MOST_INDEXES, mapping, object_or_none, text, whole
+from jobctl.values import with_environment
 
 Object = dict[str, Any]
 
@@ -43,7 +54,7 @@ def release_of(job: Object) -> str:
 
 def revision_of(job: Object) -> int:
     """The revision that the Job's name ends in; 1 where it ends in none. After a rollback, the one rolled back to."""
-    match = re.search(r"-r(\d+)$", job["metadata"]["name"])
+    match = re.search(r"-r([0-9]+)$", job["metadata"]["name"])
     return int(match[1]) if match else 1
 
 
@@ -79,16 +90,16 @@ def record_of(
     for pod in own:
         if said := waiting_for(pod, by_object.get(uid_of(pod))):
             pod["metadata"].setdefault("annotations", {})[WAITING_ANNOTATION] = said
-    conditions = {c["type"] for c in (job.get("status") or {}).get("conditions") or [] if c.get("status") == "True"}
-    cancelled = CANCELLED in annotations
+    suspended = bool(job["spec"].get("suspend"))
+    conditions = true_conditions(job).keys()
     return Record(
         name=release_of(job),
         revision=revision_of(job),
         values=values_of(job, config),
         job=job,
         pods=own,
-        suspended=bool(job["spec"].get("suspend")),
-        cancelled=cancelled,
+        suspended=suspended,
+        cancelled=suspended and CANCELLED in annotations,  # where somebody else has let it go on, it is not
         controller="finished" if conditions & {"Complete", "Failed"} else "alive",
         created_at=parse_time(job["metadata"].get("creationTimestamp")) or datetime.now(UTC),
     )
@@ -100,10 +111,7 @@ def uid_of(thing: Object) -> str:
 
 def needs_events(job: Object, pods: Iterable[Object]) -> bool:
     """Whether something of it waits, so that events may say for what."""
-    status = job.get("status") or {}
-    if any(
-        c.get("type") in ("Complete", "Failed") and c.get("status") == "True" for c in status.get("conditions") or []
-    ):
+    if true_conditions(job).keys() & {"Complete", "Failed"}:
         return False
     if job["spec"].get("suspend"):
         return False
@@ -113,8 +121,7 @@ def needs_events(job: Object, pods: Iterable[Object]) -> bool:
 
 def _wanted(job: Object) -> int:
     """How many indexes have a pod, or have had one, when the Job controller could make them all."""
-    spec = job["spec"]
-    return min(int(spec.get("parallelism") or spec.get("completions") or 1), int(spec.get("completions") or 1))
+    return min(whole(job, "spec", "parallelism") or MOST_INDEXES, completions_of(job))
 
 
 def _refused(said: str, namespace: str) -> str:
@@ -152,9 +159,9 @@ def _unscheduled(said: str, pod: Object) -> str:
 
 def values_of(job: Object, config: Object | None) -> dict[str, Any]:
     """The values that make this job again: the normalised spec in its config, else what the Job itself tells."""
-    if config and isinstance(config.get("spec"), dict):
-        fresh = config.get("freshToken")
-        return {**config["spec"], **({"planned": {"freshToken": fresh}} if fresh else {})}
+    if spec := mapping(config, "spec"):
+        fresh = text(config, "freshToken")
+        return {**with_environment(spec, job), **({"planned": {"freshToken": fresh}} if fresh else {})}
     labels = job["metadata"].get("labels") or {}
     values: dict[str, Any] = {
         key: labels[f"jobctl.dev/{key}"] for key in ("kind", "task", "gpu") if f"jobctl.dev/{key}" in labels
@@ -176,11 +183,7 @@ def config_name_of(job: Object) -> str | None:
 
 def config_of(config_map: Object | None) -> Object | None:
     """The worker's config in a ConfigMap; None where it holds none."""
-    try:
-        config = json.loads(((config_map or {}).get("data") or {})["config.json"])
-    except (KeyError, ValueError):
-        return None
-    return config if isinstance(config, dict) else None
+    return object_or_none(text(config_map, "data", "config.json") or "")
 
 
 def pod_spec_of(job: Object) -> Object:
@@ -220,7 +223,7 @@ def event_of(event: Object) -> Event:
         object=f"{about.get('kind')}/{about.get('name')}",
         reason=str(event.get("reason") or ""),
         message=one_line(event.get("message")) or "",
-        count=int((event.get("series") or {}).get("count") or event.get("count") or 1),
+        count=whole(event, "series", "count") or whole(event, "count") or 1,
     )
 
 

@@ -5,12 +5,12 @@ Helm passes the same texts on, so release.py asks here, too.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from jobctl.errors import JobctlError, NotFoundError, RefusedError, UnreachableError, UsageError
+from jobctl.untrusted import object_or_none, text
 
 ROLE = "docs/rbac.md has the Role that jobctl needs"
 
@@ -52,11 +52,12 @@ _UNQUOTED = re.compile(r"failed quota: (?P<quota>[^:]+): (?P<said>must specify .
 _POD_SECURITY = re.compile(r'violates PodSecurity "(?P<level>[^"]+)": (?P<said>.*)', re.DOTALL)
 _NAMESPACE = re.compile(r'namespaces "(?P<name>[^"]+)" not found')
 _TERMINATING = re.compile(r"namespace (?P<name>\S+) because it is being terminated")
-_OWNED = re.compile(r'(?P<kind>\w+) "(?P<name>[^"]+)" in namespace "[^"]*" exists and cannot be imported')
+# What stands before a quoted name is bounded: else a long word without one would take its length squared.
+_OWNED = re.compile(r'(?P<kind>\b\w{1,63}) "(?P<name>[^"]+)" in namespace "[^"]*" exists and cannot be imported')
 _CREDENTIALS = re.compile(r"the server has asked for the client to provide credentials")
 _LOGIN = re.compile(r"getting credentials: (?P<said>.*?)(?:\s+It looks like you are|$)", re.DOTALL)
 _KUBECONFIG = re.compile(r"cluster unreachable: (?P<said>invalid configuration: .*|tls: failed to find .*)", re.DOTALL)
-_FORBIDDEN = re.compile(r'(?P<kind>\S+) "(?P<name>[^"]+)" is forbidden: (?P<said>.*)', re.DOTALL)
+_FORBIDDEN = re.compile(r'(?P<kind>\b[\w./-]{1,253}) "(?P<name>[^"]+)" is forbidden: (?P<said>.*)', re.DOTALL)
 
 
 def _credentials(match: re.Match[str], place: Place) -> JobctlError:
@@ -216,11 +217,7 @@ def unreachable(place: Place, why: str) -> AwayError:
 
 def message_of(body: str) -> str:
     """The `message` of a Status object, else the text itself."""
-    try:
-        status = json.loads(body)
-    except ValueError:
-        return body
-    return str(status.get("message") or body) if isinstance(status, dict) else body
+    return text(object_or_none(body), "message") or body
 
 
 def _flat(text: str) -> str:

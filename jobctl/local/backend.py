@@ -11,18 +11,23 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import jobctl
-from jobctl.backend import Event, LogLine, Record, Release, claim_of
-from jobctl.errors import JobctlError, NotFoundError, RefusedError, UsageError, nearest
+from jobctl.backend import Event, LogLine, Record, Release, claim_of, live
+from jobctl.errors import JobctlError, NotFoundError, OvertakenError, RefusedError, UsageError, nearest
 from jobctl.local import kubelet, logs, pods
-from jobctl.local.job_object import CANCELLED, apply_verb, is_true
-from jobctl.local.layout import RevisionDir, jobs_directory
-from jobctl.local.state import Identity, locked, read_json, timestamp, write_json
+from jobctl.local.job_object import CANCELLED, apply_verb
+from jobctl.local.layout import RevisionDir, jobs_directory, make_private, revisions_of
+from jobctl.local.pulse import Pulse
+from jobctl.local.saved import read_status
+from jobctl.local.secrets import read_secrets
+from jobctl.local.state import Identity, locked, timestamp, write_json
 from jobctl.local.translate import translate
+from jobctl.objects import by_index, completions_of, parse_time, phase_of, true_conditions
+from jobctl.untrusted import UnreadableError, at, mapping, mappings, read_object, text, whole
 from jobctl.volume import DirectoryReader
 
 DEFAULT_BACKOFF_SCALE = 0.1
@@ -48,18 +53,21 @@ class LocalBackend:
     def submit(self, release: Release) -> int:
         """Start a revision; older ones of its name are told to end, side by side with the new one's start.
 
-        Raises RefusedError for what can't be run here or a revision that exists, JobctlError if it can't be started.
+        Raises RefusedError for what can't be run here, OvertakenError where such a revision or a newer one exists,
+        JobctlError if it can't be started.
         """
         if not _NAME.fullmatch(release.name):
             raise UsageError(f"{release.name!r} is no name for a job: lower-case letters, digits and '-', at most 53.")
         job = translate(release.manifest)
+        read_secrets(job, self.home, os.environ)
         scale = backoff_scale()
         try:
+            make_private(self.home)
             with self._lock():
                 self._sweep(release.name)
                 older = self._revisions(release.name)
                 if older and older[-1].revision >= release.revision:
-                    raise RefusedError(
+                    raise OvertakenError(
                         f"Job {release.name} has revision {older[-1].revision} already; "
                         f"revision {release.revision} would not be newer. Look at `jobctl status {release.name}`."
                     )
@@ -85,7 +93,10 @@ class LocalBackend:
         return _record(self._newest(name))
 
     def values(self, name: str) -> dict[str, Any]:
-        return self.record(name).values
+        record = self.record(name)
+        if record.doubt is not None and not record.values:
+            raise RefusedError(f"What job {name} was submitted with can't be read: submit it again from its spec.")
+        return record.values
 
     def suspend(self, name: str) -> None:
         self._change(name, "suspend")
@@ -97,20 +108,23 @@ class LocalBackend:
     def cancel(self, name: str) -> None:
         self._change(name, "cancel")
 
-    def delete(self, name: str) -> None:
-        """Forget the job at once; its pods get their grace period. Volumes stay."""
+    def delete(self, name: str) -> int:
+        """Forget the job at once; its pods get their grace period: how many still live. Volumes stay."""
         with self._lock():
             directories = self._revisions(name)
             if not directories:
                 raise self._not_found(name)
+            ending = 0
             for directory in directories:
+                ending += _living(directory)
                 directory.deleted.touch()
                 self._send(directory, "delete")
             self._sweep(name)
+        return ending
 
     def logs(self, name: str, index: int | None, follow: bool) -> Iterator[LogLine]:
         """Lines of all attempts of all kept revisions, oldest first. Follows until the newest revision has ended."""
-        completions = self.record(name).job["spec"]["completions"]
+        completions = completions_of(self.record(name).job)
         if index is not None and not 0 <= index < completions:
             raise NotFoundError(f"Job {name} has no replica {index}, only 0 to {completions - 1}.")
         return logs.stream(lambda: self._revisions(name), index, follow, lambda: self._may_write(name))
@@ -123,16 +137,18 @@ class LocalBackend:
         """What the supervisor did, told from the pods: it keeps no record of events beside them."""
         record = self.record(name)
         found = [
-            Event(condition["lastTransitionTime"], "Warning", f"Pod/{pod['metadata']['name']}", condition["reason"],
-                  condition.get("message", ""), 1)
+            Event(text(condition, "lastTransitionTime") or "", "Warning", f"Pod/{text(pod, 'metadata', 'name')}",
+                  text(condition, "reason") or "", text(condition, "message") or "", 1)
             for pod in record.pods
-            for condition in pod["status"].get("conditions") or []
-            if condition["type"] == "DisruptionTarget"
+            for condition in mappings(pod, "status", "conditions")
+            if condition.get("type") == "DisruptionTarget"
         ]  # fmt: skip
         return sorted(found, key=lambda event: event.time)
 
     def metrics(self, record: Record) -> list[list[dict[str, Any]]]:
-        return self.reader(claim_of(record.values), record).metrics(record.name)
+        reader = self.reader(claim_of(record.values), record)
+        tails = (_tail(reader, record.name, index, of) for index, of in sorted(by_index(record.pods).items()))
+        return [tail for tail in tails if tail]
 
     def reader(self, claim: str, record: Record | None, image: str | None = None) -> DirectoryReader:
         return DirectoryReader(self.volume(claim))
@@ -146,8 +162,7 @@ class LocalBackend:
     def evict(self, name: str, index: int) -> None:
         """Disrupt an index's pod as the eviction API does: condition DisruptionTarget, then SIGTERM."""
         record = self.record(name)
-        phases = [pod["status"]["phase"] for pod in record.pods if pods.index_of(pod) == index]
-        if not {"Pending", "Running"} & set(phases):
+        if not any(map(pods.is_live, by_index(record.pods).get(index, []))):
             raise NotFoundError(f"Job {name} has no pod of index {index} that could be evicted.")
         self._command(self._newest(name), "evict", index=index)
 
@@ -165,9 +180,8 @@ class LocalBackend:
         """Those that were really started and aren't deleted, oldest first."""
         if not _NAME.fullmatch(name):
             return []
-        found = [RevisionDir(path) for path in (self._jobs / name).glob("r*-*")]
-        kept = [directory for directory in found if directory.status.exists() and not directory.deleted.exists()]
-        return sorted(kept, key=lambda directory: directory.revision)
+        found = revisions_of(self._jobs, name)
+        return [one for one in found if os.path.lexists(one.status) and not os.path.lexists(one.deleted)]
 
     def _newest(self, name: str) -> RevisionDir:
         revisions = self._revisions(name)
@@ -182,12 +196,12 @@ class LocalBackend:
 
     def _sweep(self, name: str) -> None:
         """Under the lock: remove what dead supervisors left, and revisions beyond those that are kept."""
-        found = sorted((RevisionDir(path) for path in (self._jobs / name).glob("r*-*")), key=lambda d: d.revision)
+        found = revisions_of(self._jobs, name)
         for position, directory in enumerate(found):
             if _supervisor(directory) is not None:
                 continue
             old = position < len(found) - KEPT_REVISIONS
-            if old or directory.deleted.exists() or not directory.status.exists():
+            if old or os.path.lexists(directory.deleted) or not os.path.lexists(directory.status):
                 directory.remove()
             else:
                 for pod in directory.pods.glob("*"):
@@ -215,9 +229,14 @@ class LocalBackend:
 
     def _change(self, name: str, verb: Literal["suspend", "resume", "cancel"]) -> None:
         directory = self._newest(name)
-        if _ended(read_json(directory.status)["job"]):
+        record = _record(directory)
+        if record.controller == "finished":
             raise RefusedError(
                 f"Job {name} has ended: there is nothing to {verb}. `jobctl retry {name}` runs it again."
+            )
+        if record.doubt is not None and record.controller == "gone":
+            raise RefusedError(
+                f"Job {name}: {record.doubt}. `jobctl retry {name}` starts it again, `jobctl delete {name}` forgets it."
             )
         self._command(directory, verb)
 
@@ -236,7 +255,7 @@ class LocalBackend:
             time.sleep(0.005)
 
     def _do_instead(self, directory: RevisionDir, verb: str) -> None:
-        status = read_json(directory.status)
+        status = read_status(directory.path)
         if _ended(status["job"]):
             return
         if verb != "evict":
@@ -261,7 +280,7 @@ class LocalBackend:
             record = self.record(name)
         except NotFoundError:
             return False
-        pods_left = record.job["status"]["active"] + record.job["status"]["terminating"]
+        pods_left = sum(whole(record.job, "status", key) or 0 for key in ("active", "terminating"))
         return record.controller == "alive" and not (record.cancelled and pods_left == 0)
 
 
@@ -316,42 +335,98 @@ def _kill_session(leader: int) -> None:
 
 
 def _supervisor(directory: RevisionDir) -> Identity | None:
-    """The living supervisor of a revision."""
+    """The living supervisor of a revision, as its pulse or its status tells; None where neither does."""
+    pulse = Pulse.read(directory.path)
+    if pulse and pulse.supervisor and pulse.supervisor.alive:
+        return pulse.supervisor
     try:
-        saved = read_json(directory.status)["supervisor"]
-    except FileNotFoundError:
+        identity = Identity.from_dict(read_object(directory.path, directory.status.name).get("supervisor"))
+    except (UnreadableError, FileNotFoundError):
         return None
-    identity = Identity(**saved)
-    return identity if identity.alive else None
+    return identity if identity and identity.alive else None
 
 
 def _ended(job: dict[str, Any]) -> bool:
-    return is_true(job, "Complete") or is_true(job, "Failed")
+    return bool(true_conditions(job).keys() & {"Complete", "Failed"})
 
 
 def _record(directory: RevisionDir) -> Record:
+    name, pulse = directory.path.parent.name, Pulse.read(directory.path)  # before the status: that is as new, or newer
+    living = pulse.supervisor if pulse and pulse.supervisor and pulse.supervisor.alive else None
     try:
-        status = read_json(directory.status)
+        status = read_status(directory.path)
     except FileNotFoundError as error:  # deleted since it was listed
-        raise NotFoundError(f"There is no job {directory.path.parent.name!r} on this machine.") from error
+        raise NotFoundError(f"There is no job {name!r} on this machine.") from error
+    except UnreadableError as error:
+        return _unreadable(directory, f"{directory.status} can't be used: {error}", living)
     job, found = status["job"], status["pods"]
     controller: Literal["alive", "gone", "finished"] = "alive"
+    doubt = None
     if _ended(job):
         controller = "finished"
-    elif not Identity(**status["supervisor"]).alive:
+    elif living is not None and pulse is not None:
+        doubt = pulse.doubt(status)
+    elif (saved := Identity.from_dict(status.get("supervisor"))) is None or not saved.alive:
         controller = "gone"
         _tell_truth(job, found)
     return Record(
-        name=status["name"],
-        revision=status["revision"],
+        name=name,
+        revision=directory.revision,
         values=status["values"],
         job=job,
         pods=found,
         suspended=bool(job["spec"].get("suspend")),
-        cancelled=CANCELLED in job["metadata"].get("annotations", {}),
+        cancelled=at(job, "metadata", "annotations", CANCELLED) is not None,
         controller=controller,
-        created_at=datetime.fromisoformat(status["created_at"]),
+        created_at=parse_time(status["created_at"]) or _made_at(directory),
+        doubt=doubt,
     )
+
+
+def _living(directory: RevisionDir) -> int:
+    """How many of its pods live, as far as that can be read: it is deleted all the same."""
+    try:
+        return len(live(_record(directory).pods))
+    except NotFoundError:
+        return 0
+
+
+def _unreadable(directory: RevisionDir, doubt: str, supervisor: Identity | None) -> Record:
+    """A job of which only what was submitted is known, if that."""
+    try:
+        release = read_object(directory.path, directory.release.name)
+    except (UnreadableError, FileNotFoundError):
+        release = {}
+    job = next((one for one in mappings(release, "manifest") if one.get("kind") == "Job"), {})
+    return Record(
+        name=directory.path.parent.name,
+        revision=directory.revision,
+        values=mapping(release, "values"),
+        job=job,
+        pods=[],
+        suspended=False,
+        cancelled=False,
+        controller="gone" if supervisor is None else "alive",
+        created_at=parse_time(release.get("created_at")) or _made_at(directory),
+        doubt=doubt,
+    )
+
+
+def _made_at(directory: RevisionDir) -> datetime:
+    try:
+        return datetime.fromtimestamp(directory.path.stat().st_mtime, UTC)
+    except OSError:
+        return datetime.now(UTC)
+
+
+def _tail(reader: DirectoryReader, run: str, index: int, attempts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The last metrics lines of an index' newest attempt that has some. One that has ended gives no rate: its last."""
+    for pod in reversed(attempts):
+        uid = text(pod, "metadata", "uid")
+        lines = reader.metrics_of_attempt(run, index, uid) if uid else []
+        if lines:
+            return lines if pod is attempts[-1] and phase_of(pod) == "Running" else lines[-1:]
+    return []
 
 
 def _tell_truth(job: dict[str, Any], found: list[dict[str, Any]]) -> None:

@@ -11,10 +11,12 @@ from jobctl.local.kubelet import LivePod
 from jobctl.local.plan import LocalJob
 from jobctl.local.pods import Owner
 from jobctl.local.state import timestamp
+from jobctl.objects import true_conditions
 
 BACKOFF = "jobctl.dev/backoff"
 BACKOFF_SCALE = "jobctl.dev/backoff-scale"
 CANCELLED = "jobctl.dev/cancelled"
+VERBS = ("suspend", "cancel", "resume")  # what apply_verb knows
 
 
 class JobObject:
@@ -102,8 +104,7 @@ class JobObject:
 
 
 def is_true(document: dict[str, Any], kind: str) -> bool:
-    conditions = document["status"].get("conditions", [])
-    return any(condition["type"] == kind and condition["status"] == "True" for condition in conditions)
+    return kind in true_conditions(document)
 
 
 def apply_verb(document: dict[str, Any], verb: str) -> None:

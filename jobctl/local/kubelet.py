@@ -16,6 +16,7 @@ from typing import Any
 from jobctl.local import environment, shim
 from jobctl.local.environment import PodIdentity
 from jobctl.local.plan import Claim, Container, Files, LocalJob, Volume
+from jobctl.untrusted import open_below
 
 TERMINATION_BYTES = 4096
 FROM_LOG_BYTES = 2048
@@ -83,8 +84,13 @@ def _report(message: dict[str, Any]) -> ShimReport:
     return ShimReport(message.get("pid"), message.get("exit_code"), message.get("error"))
 
 
-def start(job: LocalJob, pod: LivePod, addresses: Sequence[str], volumes_root: Path) -> None:
-    """Lay out the pod's directory and start its shim. Raises OSError; then it can be tried again."""
+def start(
+    job: LocalJob, pod: LivePod, addresses: Sequence[str], volumes_root: Path, secrets: Mapping[str, str]
+) -> None:
+    """Lay out the pod's directory and start its shim. Raises OSError; then it can be tried again.
+
+    secrets: the values of variables that come out of Secrets.
+    """
     container = job.template.container
     directories = {
         name: _materialise(volume, pod.directory / "v" / name, volumes_root)
@@ -96,7 +102,7 @@ def start(job: LocalJob, pod: LivePod, addresses: Sequence[str], volumes_root: P
             (directories[mount.volume] / mount.sub_path).mkdir(parents=True, exist_ok=True)
     mounts[container.termination_path] = pod.directory / "termination-log"
     mounts[container.termination_path].touch()
-    variables = environment.environment(job, pod.identity, mounts, addresses, os.environ)
+    variables = environment.environment(job, pod.identity, mounts, addresses, os.environ, secrets)
     variables.setdefault("HOME", str(pod.directory))
     variables.setdefault("HOSTNAME", f"{job.name}-{pod.identity.index}")
     command = environment.command(container, variables, os.environ)
@@ -157,8 +163,8 @@ def termination_message(container: Container, directory: Path, exit_code: int) -
 
 def _tail(path: Path, size: int) -> str:
     try:
-        with path.open("rb") as file:
-            file.seek(max(path.stat().st_size - size, 0))
+        with open_below(path.parent, (path.name,)) as file:  # the pod may have put anything in its place
+            file.seek(max(file.seek(0, os.SEEK_END) - size, 0))
             return file.read(size).decode(errors="replace")
     except OSError:
         return ""

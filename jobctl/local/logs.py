@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jobctl.backend import LogLine
 from jobctl.local.layout import RevisionDir
-from jobctl.local.state import read_json
+from jobctl.untrusted import MOST_LINE_BYTES, UnreadableError, open_below, read_object, text, whole
 
 POLL_SECONDS = 0.1
 _BLOCK_BYTES = 1 << 20
@@ -26,13 +26,16 @@ class Attempt:
     def read(self, last: bool) -> Iterator[LogLine]:
         """Whole lines written since; with `last` also what stands after the last line end."""
         try:
-            with (self.directory / "log").open("rb") as file:
+            with open_below(self.directory, ("log",)) as file:
                 file.seek(self.offset)
                 while block := file.read(_BLOCK_BYTES):
                     self.offset += len(block)
                     *lines, self.partial = (self.partial + block).split(b"\n")
                     yield from map(self._line, lines)
-        except FileNotFoundError:  # the job was deleted under us
+                    while len(self.partial) > MOST_LINE_BYTES:
+                        yield self._line(self.partial[:MOST_LINE_BYTES])
+                        self.partial = self.partial[MOST_LINE_BYTES:]
+        except OSError:  # the job was deleted under us, or the log is no file any more
             pass
         if last and self.partial:
             yield self._line(self.partial)
@@ -50,13 +53,12 @@ def new_attempts(revisions: Sequence[RevisionDir], known: set[Path]) -> list[Att
     """Attempts that aren't in `known` yet, in order of their start."""
     found = []
     for revision in revisions:
-        new = (path for path in revision.pods.glob("*") if path not in known)
-        for directory in sorted(new, key=lambda path: int(path.name)):
+        for directory in [path for path in revision.attempts if path not in known]:
             try:
-                about = read_json(directory / "attempt.json")
-            except FileNotFoundError:  # being created, or deleted, just now
+                about = read_object(directory, "attempt.json")
+            except (UnreadableError, OSError):  # being created, or deleted, just now
                 continue
-            found.append(Attempt(directory, about["index"], about["pod"]))
+            found.append(Attempt(directory, whole(about, "index") or 0, text(about, "pod") or ""))
     return found
 
 

@@ -8,10 +8,10 @@ from typing import Any
 from jobctl.local.environment import PodIdentity
 from jobctl.local.plan import LocalJob
 from jobctl.local.state import timestamp
+from jobctl.objects import ATTEMPT_ANNOTATION, INDEX_LABEL, PID_ANNOTATION, phase_of
+from jobctl.untrusted import text
 
 _SUFFIX = "bcdfghjklmnpqrstvwxz2456789"  # the letters that Kubernetes makes names from
-INDEX = "batch.kubernetes.io/job-completion-index"
-PID = "jobctl.dev/pid"
 
 Dict = dict[str, Any]
 
@@ -33,7 +33,7 @@ def identity(job: LocalJob, owner: Owner, index: int, address: str) -> PodIdenti
         "batch.kubernetes.io/job-name": owner.name,
         "controller-uid": owner.uid,
         "job-name": owner.name,
-        INDEX: str(index),
+        INDEX_LABEL: str(index),
     }
     return PodIdentity(
         name=f"{owner.name}-{index}-{suffix}",
@@ -43,11 +43,12 @@ def identity(job: LocalJob, owner: Owner, index: int, address: str) -> PodIdenti
         node=owner.node,
         index=index,
         labels={**job.template.labels, **own},
-        annotations={**job.template.annotations, INDEX: str(index)},
+        annotations={**job.template.annotations, INDEX_LABEL: str(index)},
     )
 
 
-def pending(pod: PodIdentity, owner: Owner) -> Dict:
+def pending(pod: PodIdentity, owner: Owner, attempt: int) -> Dict:
+    """`attempt`: its number among all pods of the job, which orders them whatever the clock does."""
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -56,7 +57,7 @@ def pending(pod: PodIdentity, owner: Owner) -> Dict:
             "namespace": pod.namespace,
             "uid": pod.uid,
             "labels": dict(pod.labels),
-            "annotations": dict(pod.annotations),
+            "annotations": {**pod.annotations, ATTEMPT_ANNOTATION: str(attempt)},
             "creationTimestamp": timestamp(),
             "ownerReferences": [
                 {"apiVersion": "batch/v1", "kind": "Job", "name": owner.name, "uid": owner.uid, "controller": True}
@@ -69,7 +70,7 @@ def pending(pod: PodIdentity, owner: Owner) -> Dict:
 
 def set_running(pod: Dict, container: str, pid: int) -> None:
     now = timestamp()
-    pod["metadata"]["annotations"][PID] = str(pid)
+    pod["metadata"]["annotations"][PID_ANNOTATION] = str(pid)
     pod["status"].update(phase="Running", startTime=now)
     pod["status"]["containerStatuses"] = [
         {"name": container, "ready": True, "restartCount": 0, "state": {"running": {"startedAt": now}}}
@@ -101,15 +102,15 @@ def set_ended(pod: Dict, container: str, exit_code: int, reason: str, message: s
     pod["status"]["containerStatuses"] = [
         {"name": container, "ready": False, "restartCount": 0, "state": {"terminated": terminated}}
     ]
-    if any(condition["type"] == "Ready" for condition in pod["status"]["conditions"]):
+    if any(condition.get("type") == "Ready" for condition in pod["status"]["conditions"]):
         set_condition(pod, "Ready", "False", "PodCompleted" if exit_code == 0 else "PodFailed")
 
 
 def set_condition(pod: Dict, kind: str, status: str, reason: str = "", message: str = "") -> None:
     """Add or replace a condition; the time of the last change stays if the status does."""
     conditions = pod["status"]["conditions"]
-    old = next((condition for condition in conditions if condition["type"] == kind), None)
-    since = old["lastTransitionTime"] if old and old["status"] == status else timestamp()
+    old = next((condition for condition in conditions if condition.get("type") == kind), None)
+    since = (old.get("lastTransitionTime") if old and old.get("status") == status else None) or timestamp()
     new = {"type": kind, "status": status, "lastTransitionTime": since, "reason": reason, "message": message}
     if old is None:
         conditions.append(new)
@@ -121,12 +122,12 @@ def set_lost(pod: Dict, message: str) -> None:
     """A pod whose supervisor died is dead too: what the garbage collector writes on pods of a lost node."""
     if is_live(pod):
         set_condition(pod, "DisruptionTarget", "True", "DeletionByPodGC", message)
-        name = (pod["status"]["containerStatuses"] or [{"name": "unknown"}])[0]["name"]
-        set_ended(pod, name, 137, "Error", message)
+        name = text(pod, "status", "containerStatuses", 0, "name")
+        set_ended(pod, name or "unknown", 137, "Error", message)
 
 
 def is_live(pod: Dict) -> bool:
-    return pod["status"]["phase"] in ("Pending", "Running")
+    return phase_of(pod) in ("Pending", "Running")
 
 
 def conditions_of(pod: Dict) -> dict[str, str]:
@@ -134,4 +135,4 @@ def conditions_of(pod: Dict) -> dict[str, str]:
 
 
 def index_of(pod: Dict) -> int:
-    return int(pod["metadata"]["labels"][INDEX])
+    return int(pod["metadata"]["labels"][INDEX_LABEL])

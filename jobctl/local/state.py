@@ -11,14 +11,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from jobctl.untrusted import text, whole
+
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Replace a file so that a reader, or the next boot, sees the old content or the new. Raises OSError."""
+    """Replace a file so that a reader, or the next boot, sees the old content or the new. Raises OSError.
+
+    It is readable for its owner alone.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("wb") as file:
+        with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -31,10 +36,6 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     write_atomic(path, json.dumps(value, separators=(",", ":")).encode())
-
-
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_bytes())
 
 
 @contextlib.contextmanager
@@ -53,6 +54,12 @@ class Identity:
     pid: int
     start_ticks: int
     boot_id: str
+
+    @classmethod
+    def from_dict(cls, saved: Any) -> "Identity | None":
+        """What as_dict gave; None for anything else."""
+        pid, start_ticks, boot = whole(saved, "pid"), whole(saved, "start_ticks"), text(saved, "boot_id")
+        return None if pid is None or start_ticks is None or boot is None else cls(pid, start_ticks, boot)
 
     @classmethod
     def of(cls, pid: int) -> "Identity | None":

@@ -11,16 +11,20 @@ import selectors
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from jobctl.local import addresses, jobs, kubelet, pods, shim
-from jobctl.local.job_object import JobObject
+from jobctl.local.job_object import VERBS, JobObject
 from jobctl.local.kubelet import LivePod, ShimReport
 from jobctl.local.layout import VERBS_OF_END, RevisionDir
-from jobctl.local.saved import load_state, save_state
-from jobctl.local.state import Identity, read_json, timestamp, write_json
+from jobctl.local.pulse import EVERY_SECONDS, Pulse
+from jobctl.local.saved import load_state, read_release, read_status, save_state
+from jobctl.local.secrets import read_secrets
+from jobctl.local.state import Identity, boot_id, timestamp, write_json
 from jobctl.local.translate import translate
+from jobctl.untrusted import UnreadableError, number, text, whole
 
 POLL_SECONDS = 0.5  # between looks at control/, should a wake-up be lost
 KEPT_PODS = 50  # ended ones of an index that are still shown
@@ -37,8 +41,10 @@ class Supervisor:
 
     def __init__(self, directory: Path) -> None:
         self.dir = RevisionDir(directory)
-        self.release: dict[str, Any] = read_json(self.dir.release)
+        self.release: dict[str, Any] = _named(self.dir.release, read_release)
         self.job = translate(self.release["manifest"])
+        # In this process' memory alone, for as long as the job runs.
+        self.secrets = read_secrets(self.job, self.dir.home, os.environ)
         self.scale = float(self.release["backoff_scale"])
         self.object = JobObject.of(self.release, self.job)
         self.state = jobs.JobState()
@@ -50,6 +56,8 @@ class Supervisor:
         self.dirty = True
         self.save_at = 0.0
         self.failed_writes = 0
+        self.serial = 0  # of the newest status, written or not
+        self.pulse_at = 0.0
         self.handled: set[str] = set()
         self.identity = Identity.of(os.getpid())
         self.selector = selectors.DefaultSelector()
@@ -58,17 +66,20 @@ class Supervisor:
         self.addresses = [address for address, _ in reserved]
         self._holders = [holder for _, holder in reserved]  # held for as long as this process lives
         if self.dir.status.exists():
-            self._take_over(read_json(self.dir.status))
+            self._take_over(_named(self.dir.status, read_status))
 
     def _take_over(self, status: dict[str, Any]) -> None:
         """Go on where a supervisor that died stopped. Its pods died with it: they count as disrupted."""
+        now = time.monotonic()
+        offset = _offset_seconds(status)
         self.object.load(status["job"])
-        self.state = load_state(status["state"], time.monotonic() - time.time())
+        self.state = load_state(status["state"], offset, now)
         self.attempts = status["attempts"]
         self.pods = status["pods"]
+        self.serial = whole(status, "serial") or 0
         self.handled = set(status["handled"])
         if status["started_at"] is not None:
-            self.started_at = status["started_at"] + time.monotonic() - time.time()
+            self.started_at = min(status["started_at"] + offset, now)
         for pod in self.pods:
             if pods.is_live(pod):
                 pods.set_lost(pod, "The supervisor of this pod was killed.")
@@ -105,8 +116,8 @@ class Supervisor:
         signal.signal(signal.SIGUSR1, lambda *_: None)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, lambda *_: self._shut_down())
-        for number in (signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
+        for ignored in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(ignored, signal.SIG_IGN)
         shim.prctl(shim.PR_SET_CHILD_SUBREAPER, 1)
 
     def _shut_down(self) -> None:
@@ -125,7 +136,7 @@ class Supervisor:
 
     def _next_instant(self) -> float:
         now = time.monotonic()
-        instants = [now + POLL_SECONDS]
+        instants = [now + POLL_SECONDS]  # sooner than the next beat is due
         instants += [at for _, at, _ in jobs.backoffs(self.job, self.state, self.live, now)]
         instants += [pod.kill_at for pod in self.live.values() if pod.kill_at is not None]
         instants += [pod.retry_at for pod in self.live.values() if pod.channel is None]
@@ -180,7 +191,8 @@ class Supervisor:
                 self._try_start(pod)
         for index in jobs.startable(self.job, self.state, self.live, now):
             identity = pods.identity(self.job, self.object.owner, index, self.addresses[index])
-            pod = LivePod(pods.pending(identity, self.object.owner), identity, self.dir.pod(self.attempts))
+            document = pods.pending(identity, self.object.owner, self.attempts)
+            pod = LivePod(document, identity, self.dir.pod(self.attempts))
             self.attempts += 1
             self.live[index] = pod
             self.pods.append(pod.object)
@@ -190,7 +202,7 @@ class Supervisor:
         self.dirty = True
         try:
             self.dir.add_attempt(pod.directory, pod.identity.index, pod.identity.name)
-            kubelet.start(self.job, pod, self.addresses, self.dir.volumes)
+            kubelet.start(self.job, pod, self.addresses, self.dir.volumes, self.secrets)
         except OSError as error:
             pods.set_waiting(pod.object, self.job.template.container.name, "CreateContainerError", str(error))
             pod.retry_at = time.monotonic() + RETRY_SECONDS
@@ -271,29 +283,38 @@ class Supervisor:
     # ---- commands
 
     def _take_commands(self) -> None:
+        if self.ending != "delete" and self.dir.is_given_up:  # by one who could not tell us
+            say("the job was deleted")
+            self.ending, self.dirty = "delete", True
         for path, command in self.dir.commands():
             if path.name in self.handled:
                 continue
             self.handled.add(path.name)
             self.dirty = True
-            verb = command["verb"]
+            verb = text(command, "verb")
             say(f"told to {verb}")
             if verb in VERBS_OF_END:
                 self.ending = "delete" if "delete" in (verb, self.ending) else verb
             elif verb == "evict":
-                pod = self.live.get(command["index"])
+                pod = self.live.get(whole(command, "index") or 0)
                 if pod is not None:
                     self._disrupt(pod, "EvictionByEvictionAPI", "Eviction API: evicting")
-            elif not self.object.finished:
+            elif verb in VERBS and not self.object.finished:
                 self.object.apply(verb)
 
     # ---- what others see
 
     def save(self, raising: bool = False) -> None:
         """Write status.json if something changed. A full disk loses nothing: it is tried again."""
-        if not self.dirty or time.monotonic() < self.save_at:
-            return
         now = time.monotonic()
+        if now >= self.pulse_at:
+            self._beat(now)
+        if not self.dirty or now < self.save_at:
+            return
+        if self.ending == "delete" and self.dir.is_given_up and not self.dir.path.exists():
+            self.dirty = False  # nobody will read it
+            return
+        self.serial += 1
         offset = time.time() - now
         waits = jobs.backoffs(self.job, self.state, self.live, now)
         self.object.refresh(self.job, self.state, [*self.live.values()], [(i, at + offset, s) for i, at, s in waits])
@@ -309,6 +330,8 @@ class Supervisor:
             "attempts": self.attempts,
             "started_at": None if self.started_at is None else self.started_at + offset,
             "handled": sorted(self.handled),
+            "serial": self.serial,
+            "clock_offset_seconds": offset,
         }
         try:
             write_json(self.dir.status, status)
@@ -316,6 +339,7 @@ class Supervisor:
             if raising:
                 raise
             self.save_at = now + RETRY_SECONDS
+            self._beat(now)  # which says that there is more than could be written
             if self.failed_writes == 0:
                 say(f"the state can't be written, tried again every {RETRY_SECONDS:g} s: {error}")
             self.failed_writes += 1
@@ -324,7 +348,27 @@ class Supervisor:
             say(f"the state is written again, after {self.failed_writes} tries that failed")
             self.failed_writes = 0
         self.dirty = False
+        self._beat(now)
         self.dir.drop_commands(self.handled)
+
+    def _beat(self, now: float) -> None:
+        self.pulse_at = now + EVERY_SECONDS
+        Pulse(self.identity, self.serial, now).write(self.dir.path)
+
+
+def _named(path: Path, read: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    """What `read` gives of the file's directory. Raises UnreadableError that names the file."""
+    try:
+        return read(path.parent)
+    except UnreadableError as error:
+        raise UnreadableError(f"{path} can't be used: {error}") from error
+
+
+def _offset_seconds(status: dict[str, Any]) -> float:
+    """The monotonic clock less Unix time, for instants that were saved: as it was then, where it is the same boot."""
+    saved = number(status, "clock_offset_seconds")
+    same_boot = text(status, "supervisor", "boot_id") == boot_id()
+    return -saved if saved is not None and same_boot else time.monotonic() - time.time()
 
 
 def _allow_files(count: int) -> None:

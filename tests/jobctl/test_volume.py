@@ -2,14 +2,16 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from jobctl.errors import JobctlError, NotFoundError
-from jobctl.volume import DirectoryReader, Progress, Published, Run
+from jobctl.errors import JobctlError, NotFoundError, UsageError
+from jobctl.progress import Progress
+from jobctl.volume import DirectoryReader, Published, Run
 
 
 def directory_of(run: Run) -> Path:
@@ -20,7 +22,11 @@ def published(directory: Path) -> Published:
     """A directory under runs/x as the volume's reader tells of it."""
     manifest = directory / "manifest.json"
     files = json.loads(manifest.read_text())["files"] if manifest.exists() else None
-    return Published(f"{directory.parent.name}/{directory.name}", files)
+    return Published.of(f"{directory.parent.name}/{directory.name}", files)
+
+
+def fetch(run: Run, source: Published, target: Path, **how: bool) -> list[Path]:
+    return run.fetch(run.copies_of(source, target), **how)
 
 
 def metrics(run: Run, name: str, *lines: dict | str) -> None:
@@ -97,11 +103,6 @@ def test_a_torn_last_line_and_odd_lines_are_left_out(run):
     assert progress is not None and (progress.step, progress.steps, progress.eta_seconds) == (3, None, None)
 
 
-def test_lines_of_an_earlier_submission_can_be_left_out(run):
-    metrics(run, "0.000001.jsonl", {"time": 100.0, "step": 3})
-    assert run.progress(since_unix_seconds=200.0) is None
-
-
 def test_no_volume_no_metrics_no_lines_mean_no_progress(run):
     assert run.progress() is None
     metrics(run, "0.000001.jsonl", "")
@@ -170,7 +171,7 @@ def test_fetching_copies_every_file_of_the_manifest(run, tmp_path):
     source = publish(directory_of(run) / "results" / "0.000001", {"result.json": b"{}", "plots/a.png": b"png"})
     (source / "stray.txt").write_text("not published")
     target = tmp_path / "out"
-    assert run.fetch(published(source), target) == [target / "plots" / "a.png", target / "result.json"]
+    assert fetch(run, published(source), target) == [target / "plots" / "a.png", target / "result.json"]
     assert sorted(path.name for path in target.rglob("*") if path.is_file()) == ["a.png", "result.json"]
 
 
@@ -178,17 +179,136 @@ def test_fetching_a_damaged_or_missing_file_is_an_error_that_leaves_nothing_unde
     source = publish(directory_of(run) / "results" / "0.000001", {"result.json": b"{}"})
     (source / "result.json").write_bytes(b"[]")
     with pytest.raises(JobctlError, match="is damaged"):
-        run.fetch(published(source), tmp_path / "out")
+        fetch(run, published(source), tmp_path / "out")
     (source / "result.json").unlink()
     with pytest.raises(JobctlError, match="is missing"):
-        run.fetch(published(source), tmp_path / "out")
+        fetch(run, published(source), tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
     (source / "manifest.json").unlink()
     with pytest.raises(NotFoundError, match="not published completely"):
-        run.fetch(published(source), tmp_path / "out")
+        fetch(run, published(source), tmp_path / "out")
 
 
-def test_a_manifest_can_not_write_outside_the_target(run, tmp_path):
-    (tmp_path / "secret").write_bytes(b"s")
-    source = publish(directory_of(run) / "results" / "0.000001", {"../../../../secret": b"s"})
-    assert run.fetch(published(source), tmp_path / "out") == []
+WRITTEN_BY_ANYBODY = (
+    "../../../../secret", "/etc/passwd", ".git/config", "Makefile", "plots/../../x.png", "plots/.png", "plots/a b.png",
+    "plots/a.png/b.png", "plots/\x1b[31m.png", "result.json\n", "manifest.json", ".result.json", "weights/x", "",
+)  # fmt: skip
+
+
+@settings(max_examples=30)
+@given(st.text(max_size=12) | st.sampled_from(WRITTEN_BY_ANYBODY))
+@example("report.md")
+def test_only_names_that_a_publication_can_have_are_fetched(tmp_path_factory, name):
+    tmp_path = tmp_path_factory.mktemp("x")
+    source = Published.of("results/0.000001", {name: {"bytes": 0, "sha256": hashlib.sha256(b"").hexdigest()}})
+    copies = Run(DirectoryReader(tmp_path), "x").copies_of(source, tmp_path / "out")
+    assert [copy.relative for copy in copies] == ([name] if name == "report.md" else [])
+    assert source.others == (() if name == "report.md" else (name,))
+
+
+def test_what_is_there_already_is_not_replaced_unasked_and_nothing_is_written_then(run, tmp_path):
+    source = publish(directory_of(run) / "results" / "0.000001", {"report.md": b"new", "result.json": b"{}"})
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "result.json").write_text("mine")
+    with pytest.raises(UsageError, match=r"out/result\.json is there already.*--force"):
+        fetch(run, published(source), out)
+    assert {path.name: path.read_text() for path in out.iterdir()} == {"result.json": "mine"}
+    fetch(run, published(source), out, force=True)
+    assert (out / "result.json").read_text() == "{}"
+
+
+def test_no_link_at_the_target_leads_what_is_fetched_elsewhere(run, tmp_path):
+    source = publish(directory_of(run) / "results" / "0.000001", {"plots/a.png": b"png", "result.json": b"{}"})
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    out.mkdir()
+    elsewhere.mkdir()
+    (elsewhere / "file").write_text("precious")
+    (out / "plots").symlink_to(elsewhere)
+    with pytest.raises(UsageError, match="out/plots"):
+        fetch(run, published(source), out, force=True)
+    (out / "plots").unlink()
+    (out / "result.json").symlink_to(elsewhere / "file")
+    fetch(run, published(source), out, force=True)
+    assert {path.name: path.read_text() for path in elsewhere.iterdir()} == {"file": "precious"}
+    assert (out / "result.json").read_text() == "{}"
+
+
+def test_no_more_is_read_than_the_manifest_says(run, tmp_path):
+    source = publish(directory_of(run) / "results" / "0.000001", {"result.json": b"12345"})
+    with (source / "result.json").open("r+b") as file:
+        file.truncate(2**40)
+    with pytest.raises(JobctlError, match="longer than the 5 bytes"):
+        fetch(run, published(source), tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_what_does_not_fit_is_not_begun(run, tmp_path):
+    source = publish(directory_of(run) / "results" / "0.000001", {"report.md": b"x"})
+    manifest = json.loads((source / "manifest.json").read_text())
+    manifest["files"]["result.json"] = {"bytes": 2**60, "sha256": "0" * 64}
+    (source / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UsageError, match="has room for"):
+        fetch(run, published(source), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+ODD_FILES = {
+    "a pipe": lambda path: os.mkfifo(path),
+    "a link to a device": lambda path: path.symlink_to("/dev/zero"),
+    "a link to a file of another run": lambda path: path.symlink_to(path.parents[3] / "other"),
+    "a directory": lambda path: path.mkdir(),
+    "nothing but brackets": lambda path: path.write_text("[" * 4000),
+    "lists in lists": lambda path: path.write_text('{"a":' + "[" * 500 + "]" * 500 + "}"),
+    "no object": lambda path: path.write_text("[1]"),
+    "nothing": lambda path: path.write_text(""),
+    "too much": lambda path: path.write_text('"' + "x" * 17 * 2**20 + '"'),
+}
+
+
+@pytest.mark.parametrize("odd", ODD_FILES)
+def test_a_file_that_is_no_document_is_left_out_wherever_it_stands(run, tmp_path, odd):
+    make = ODD_FILES[odd]
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "other").write_text('{"exitCode": 0, "fence": 1, "files": {}}')
+    result(run, "0.000001", exitCode=0)
+    publish(directory_of(run) / "best" / "step-00000100.000001", {"model.safetensors": b"m"})
+    for directory, name in (("results/0.000002", "result.json"), ("best/step-00000200.000001", "manifest.json"),
+                            ("metrics", "0.000001.jsonl"), ("attempts", "0.a.json")):  # fmt: skip
+        (directory_of(run) / directory).mkdir(parents=True, exist_ok=True)
+        make(directory_of(run) / directory / name)
+    assert [found.directory for found in run.results()] == ["results/0.000001"]
+    assert run.weights() == published(directory_of(run) / "best" / "step-00000100.000001")
+    assert run.progress() is None
+    assert run.volume.metrics_of_attempt("x", 0, "a") == []
+
+
+@pytest.mark.parametrize("odd", [odd for odd in ODD_FILES if odd.startswith("a ")])
+def test_a_published_file_that_is_no_file_is_not_fetched(run, tmp_path, odd):
+    source = publish(directory_of(run) / "results" / "0.000001", {"report.md": b"x"})
+    (source / "report.md").unlink()
+    ODD_FILES[odd](source / "report.md")
+    with pytest.raises(JobctlError, match=r"report\.md can't be read"):
+        fetch(run, published(source), tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_link_in_the_place_of_a_directory_leads_nowhere(run, tmp_path):
+    elsewhere = publish(tmp_path / "elsewhere" / "0.000001", {"result.json": b'{"exitCode": 0}'})
+    directory_of(run).mkdir(parents=True)
+    (directory_of(run) / "results").symlink_to(elsewhere.parent)
+    assert run.results() == []
+    with pytest.raises(JobctlError):
+        next(run.volume.read("x", "results/0.000001/result.json"))
+    with pytest.raises(JobctlError):
+        next(run.volume.read("x", "../../elsewhere/0.000001/result.json"))
+
+
+def test_weights_of_a_writer_that_woke_up_late_are_passed_over(run):
+    current = publish(directory_of(run) / "checkpoints" / "step-00000100.000002", {"model.safetensors": b"m"})
+    publish(directory_of(run) / "checkpoints" / "step-00000200.000001", {"model.safetensors": b"late"})
+    leases = directory_of(run) / "lease" / "0"
+    leases.mkdir(parents=True)
+    (leases / "000001").write_text(json.dumps({"adopted": {"name": None, "step": None}}))
+    (leases / "000002").write_text(json.dumps({"adopted": {"name": "step-00000100.000001", "step": 100}}))
+    assert run.weights() == published(current)

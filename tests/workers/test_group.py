@@ -248,6 +248,23 @@ def test_told_or_killed_in_turn_a_group_ends_with_the_weights_of_an_undisturbed_
     assert equal(disturbed.weights(), pair.weights())
 
 
+def test_a_rank_that_reads_other_data_is_named_before_the_first_step(group, volume, other_dataset):
+    """Both ranks come to the same verdict; whoever leaves first ends the Job, so the other may be ended with it."""
+    (volume / "datasets" / "other").symlink_to(other_dataset)
+    differing = group("differing").start(0)
+    config = json.loads(differing.config.read_text()) | {"data": "datasets/other"}
+    differing.config = volume / "differing.1.json"
+    differing.config.write_text(json.dumps(config))
+    differing.start(1)
+
+    differing.until(lambda: 65 in [pod.poll() for pod in differing.pods.values()])
+
+    ended = next(index for index, pod in differing.pods.items() if pod.poll() == 65)
+    assert "rank 1 reads other data than rank 0" in differing.message(ended)["reason"]
+    assert not (differing.run_dir / "checkpoints").exists()
+    differing.end()
+
+
 def test_two_processes_of_one_pod_say_that_they_compute_on_the_cpu(pair):
     assert pair.log(0).count("computing on the CPU, as allowCpu says") == 2
     assert "rank 1 of 2 has met the others" in pair.log(0)

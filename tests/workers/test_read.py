@@ -21,10 +21,13 @@ def runtime(volume: Path, **changes) -> Runtime:
     return Runtime(volume=volume, tmp=volume, **{"job_uid": "job", "pod_uid": "pod", **changes})
 
 
-def publish_weights(run_dir: Path, name: str) -> dict:
-    final = storage.publish(
-        run_dir / name, lambda directory: (directory / "model.safetensors").write_bytes(b"w") and None
-    )
+def publish_weights(run_dir: Path, name: str, **files: dict) -> dict:
+    def write(directory: Path) -> None:
+        (directory / "model.safetensors").write_bytes(b"w")
+        for file, content in files.items():
+            (directory / f"{file}.json").write_text(json.dumps(content))
+
+    final = storage.publish(run_dir / name, write)
     return storage.verify(final)["files"]
 
 
@@ -46,7 +49,7 @@ def volume(tmp_path: Path) -> Path:
     volume = tmp_path / "volume"
     attempts.begin(run, runtime(volume, fence=2), "h", mark=0)
     (run / "attempts" / "0.pod.log").write_text("first\nsecond\nthird\n")
-    publish_weights(run, "checkpoints/step-00000200.000002")
+    publish_weights(run, "checkpoints/step-00000200.000002", state={"specHash": "h"})
     publish_weights(run, "best/step-00000100.000002")
     results.publish_result(runtime(volume, fence=1), JOB, scope="index", code=66, reason="gate missed")
     results.publish_result(runtime(volume, fence=2), JOB, scope="index", code=0, reason="done", figures={"f1": 0.5})
@@ -82,6 +85,7 @@ def test_a_run_is_told_in_one_document(volume):
             "directory": "best/step-00000100.000002",
             "files": storage.verify(run / "best/step-00000100.000002")["files"],
         },
+        "checkpoint": {"directory": "checkpoints/step-00000200.000002", "step": 200, "specHash": "h", "spec": None},
     }
 
 
@@ -111,7 +115,7 @@ def test_a_tail_is_the_end_of_all_lines_whatever_the_blocks(lines, count):
     text = b"\n".join(lines)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(read, "_BLOCK_BYTES", 5)
-        found = read.tail(io.BytesIO(text), count)
+        found = read.tail(io.BytesIO(text), count, len(text))
     assert found == b"".join(io.BytesIO(text).readlines()[-count:] if count else [])
 
 
@@ -199,6 +203,7 @@ def test_a_run_that_has_only_begun_is_an_empty_document(tmp_path):
         "attempts": {},
         "logs": [],
         "weights": None,
+        "checkpoint": None,
     }
 
 

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,41 +16,13 @@ import torch
 from held import wait_until_held
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from small_training import STEPS, config, equal, last_weights, process
 from waiting import patience, wait_for
 
 from workers import checkpoint, results, train
 from workers.config import Config
 from workers.episodes import ledger
-from workers.errors import BadConfigError, BadDataError, InterruptedRun, StuckError, WorkerError
-from workers.runtime import Runtime
-
-STEPS = 60  # an epoch of the small dataset has 11 steps
-
-
-@dataclass(kw_only=True)
-class Process(Runtime):
-    """A loop process in this one: told to stop once a step is reached, as by SIGTERM."""
-
-    stop_after: int | None = None
-
-    def progress(self, **summary: Any) -> None:
-        super().progress(**summary)
-        if self.stop_after is not None and summary.get("step") == self.stop_after:
-            self.stop.set()
-
-
-def process(volume: Path, fence: int = 1, stop_after: int | None = None) -> Process:
-    return Process(volume=volume, tmp=volume, fence=fence, metrics_port=0, stop_after=stop_after)
-
-
-def last_weights(volume: Path, run: str = "fit") -> dict[str, torch.Tensor]:
-    found = checkpoint.newest(volume / "runs" / run)
-    assert found is not None and found.step == STEPS
-    return {f"{file}.{name}": tensor for file, group in found.tensors.items() for name, tensor in group.items()}
-
-
-def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+from workers.errors import BadConfigError, BadDataError, InterruptedRun, StuckError
 
 
 @pytest.fixture(scope="module")
@@ -69,14 +40,6 @@ def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out the data check and the drawing, where a test begins many runs on data that was checked."""
     monkeypatch.setattr(train, "_check_data", lambda dataset, beat: None)
     monkeypatch.setattr(train, "draw_training", lambda run_dir, directory: None)
-
-
-def config(**keys: Any) -> Config:
-    from workers import __version__
-
-    values = {"steps": STEPS, "batch": 64, "validateEverySteps": 20, "dropout": 0.2, **keys.pop("settings", {})}
-    base = {"version": __version__, "run": "fit", "kind": "train", "task": "predictor", "data": "datasets/tiny"}
-    return Config.model_validate({**base, "specHash": "a" * 16, "settings": values, **keys})
 
 
 def interrupted(volume: Path, *stops: int, **keys: Any) -> None:
@@ -124,7 +87,7 @@ def test_stops_after_random_steps_give_the_weights_of_the_undisturbed_run(
 
 
 def test_leaving_out_the_optimizers_state_gives_other_weights(undisturbed, training_volume, unchecked, monkeypatch):
-    monkeypatch.setattr(checkpoint, "load_optimizer", lambda optimizer, tensors, meta: None)
+    monkeypatch.setattr(train, "load_optimizer", lambda optimizer, tensors, meta: None)
 
     interrupted(training_volume, 17)
 
@@ -411,17 +374,8 @@ def test_a_resume_on_other_data_is_refused(training_volume, own_dataset, uncheck
     with pytest.raises(InterruptedRun):
         train.run(config(), process(training_volume, 1, 5))
     ledger.entry_path(own_dataset, 35).unlink()
-    (own_dataset / "ledger.json").unlink()
+    (own_dataset / "manifest.json").unlink()
+    ledger.merge(own_dataset, 35)
 
     with pytest.raises(BadConfigError, match=r"another data: .*--fresh"):
         train.run(config(data="datasets/own"), process(training_volume, 2))
-
-
-def test_a_disk_that_takes_no_last_state_is_no_success(training_volume, unchecked, monkeypatch):
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(train.storage, "fsync", full)
-
-    with pytest.raises(WorkerError, match=f"the state of step {STEPS} could not be saved"):
-        train.run(config(), process(training_volume))

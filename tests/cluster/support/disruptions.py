@@ -194,13 +194,8 @@ def meet(runs: Runs, fault: str, at: str, *moments: Sequence[str]) -> list[str]:
     """The same for any publication, of which `at` is a part of the path."""
     leases = {str(lease): list(names) for lease, names in enumerate(moments, start=1)}
     what = json.dumps({"fault": fault, "at": at, "moments": leases})
-    env = {"PYTHONPATH": place_faults(runs.namespace.volume), "JOBCTL_TEST_FAULT": quoted(what)}
+    env = {"PYTHONPATH": place_faults(runs.namespace.volume), "JOBCTL_TEST_FAULT": what}
     return [f"--set=env.{key}={value}" for key, value in env.items()]
-
-
-def quoted(text: str) -> str:
-    """For --set, which reads YAML: this is to stay text."""
-    return json.dumps(text)
 
 
 def signal_pod(pod: Dict, name: str, command: str = "") -> None:

@@ -3,7 +3,8 @@
 
 It is started through $JOBCTL_WORKER_PYTHON and keeps the worker's contract towards the CLI: metrics lines, a published
 result, a termination message, exit codes, JOBCTL_HOLD_AT. What it does is steered by the job's environment: FAKE_STEPS
-(default 3), FAKE_EXIT (0), FAKE_REASON, FAKE_EXIT_ONCE (the first attempt's exit code, instead).
+(default 3), FAKE_EXIT (0), FAKE_REASON, FAKE_EXIT_ONCE (the first attempt's exit code, instead),
+FAKE_CLOCK_SECONDS (how far its clock is off).
 """
 
 import hashlib
@@ -27,7 +28,8 @@ def main() -> int:
     attempts = run / "attempts"
     attempts.mkdir(parents=True, exist_ok=True)
     fence = len(list(attempts.glob(f"{index}.*.json"))) + 1
-    (attempts / f"{index}.{os.environ['JOBCTL_POD_UID']}.json").write_text("{}")
+    record = {"index": index, "fence": fence, "jobUid": os.environ["JOBCTL_JOB_UID"]}
+    (attempts / f"{index}.{os.environ['JOBCTL_POD_UID']}.json").write_text(json.dumps(record))
     steps = int(os.environ.get("FAKE_STEPS", "3"))
     print(f"{config['kind']} {config['run']} index {index} attempt {fence}", flush=True)
     write_metrics(run, index, fence, steps, hold_of(config["run"], index, fence))
@@ -56,7 +58,8 @@ def write_metrics(run: Path, index: int, fence: int, steps: int, hold: Hold) -> 
     with (run / "metrics" / f"{index}.{fence:06d}.jsonl").open("a") as file:
         for step in range(1, steps + 1):
             print(f"step {step}", flush=True)
-            line = {"time": time.time(), "step": step, "steps": steps, "loss": 1 / step}
+            moment = time.time() + float(os.environ.get("FAKE_CLOCK_SECONDS", "0"))
+            line = {"time": moment, "step": step, "steps": steps, "loss": 1 / step}
             print(json.dumps(line), file=file, flush=True)
             hold.keep(step, never_told, give_sign=lambda: None)
 

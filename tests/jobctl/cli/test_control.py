@@ -43,6 +43,25 @@ def test_cancel_marks_the_job_and_resume_takes_it_back(running, jobctl, state, e
     eventually(lambda: state() == "running")
 
 
+@pytest.mark.parametrize(("verb", "wanted"), [("cancel", "cancelled"), ("suspend", "suspended")])
+def test_what_has_not_happened_is_not_reported(verb, wanted, running, jobctl, backend, monkeypatch):
+    monkeypatch.setattr("jobctl.local.backend.ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr("jobctl.cli.control.LOOK_SECONDS", 0.1)
+    supervisor = backend.supervisor_pid("x")
+    os.kill(supervisor, signal.SIGSTOP)
+    try:
+        said = jobctl(verb, "x")
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
+    assert (said.status, said.out, f"x is not {wanted} yet but running" in said.error) == (5, "", True)
+
+
+def test_what_is_told_is_what_is_so(running, jobctl):
+    assert jobctl("cancel", "x").out.startswith("x is cancelled by a user")
+    assert jobctl("resume", "x").out.startswith("x goes on")
+    assert jobctl("delete", "x").out.startswith("x is deleted")
+
+
 def test_an_ended_job_can_not_be_cancelled_suspended_or_resumed(jobctl):
     jobctl("submit", *TRAIN, "--set", "env.FAKE_EXIT=64", "--wait")
     for verb in ("cancel", "suspend"):

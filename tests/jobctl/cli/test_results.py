@@ -32,7 +32,9 @@ def test_results_are_fetched_with_plots_and_weights(jobctl, tmp_path):
     assert fetched == {"out/plots/curve.png", "out/report.html", "out/result.json", "out/weights/model.safetensors"}
     assert set(json.loads(said.out)["fetched"]) == fetched
     assert (tmp_path / "out/weights/model.safetensors").read_bytes() == b"weights"
-    assert jobctl("results", "x", "-d", "out").status == 0  # again, over what is there
+    again = jobctl("results", "x", "-d", "out")
+    assert (again.status, "out/plots/curve.png is there already" in again.error) == (2, True)
+    assert jobctl("results", "x", "-d", "out", "--force").status == 0
 
 
 def test_a_damaged_file_is_not_fetched(jobctl, home, tmp_path):

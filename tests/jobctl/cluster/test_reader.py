@@ -13,21 +13,22 @@ class FakeApi:
     place = Place("https://10.0.0.1", "prod", "team")
 
 
+FILE = {"bytes": 3, "sha256": "0" * 64}
 DOCUMENT = {
     "schema": "jobctl.read/v1",
     "run": "x",
     "metrics": {"0.000002": [{"time": 1.0, "step": 3}]},
-    "results": [{"directory": "results/run.000001", "data": {"exitCode": 0}, "files": {"plots/a.png": {}}}],
+    "results": [{"directory": "results/run.000001", "data": {"exitCode": 0}, "files": {"plots/a.png": FILE}}],
     "attempts": {"0.a": {"pod": "x-r1-0-a"}},
     "logs": ["attempts/0.a.log"],
-    "weights": {"directory": "best/step-00000003.000002", "files": {"model.safetensors": {}}},
+    "weights": {"directory": "best/step-00000003.000002", "files": {"model.safetensors": FILE}},
 }
 
 
 @pytest.fixture
 def reader(monkeypatch) -> PodReader:
     reader = PodReader(FakeApi(), "disk", "worker:1")
-    monkeypatch.setattr(reader, "_exec", lambda command: iter([json.dumps(DOCUMENT).encode()]))
+    monkeypatch.setattr(reader, "_exec", lambda command: (chunk for chunk in [json.dumps(DOCUMENT).encode()]))
     return reader
 
 
@@ -44,7 +45,7 @@ def test_it_answers_all_questions_from_one_document(reader):
 
 @pytest.mark.parametrize("said", [b"", b"Traceback", b'{"schema": "other/v1"}', b"[]"])
 def test_an_image_that_answers_otherwise_is_named(reader, monkeypatch, said):
-    monkeypatch.setattr(reader, "_exec", lambda command: iter([said]))
+    monkeypatch.setattr(reader, "_exec", lambda command: (chunk for chunk in [said]))
     with pytest.raises(JobctlError, match="worker:1"):
         reader.exists("x")
 

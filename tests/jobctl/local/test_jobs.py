@@ -138,7 +138,7 @@ def test_a_waiting_index_is_not_started(ends):
 @given(ENDS, st.floats(-1e9, 1e9))
 def test_saved_state_reads_back_the_same(ends, offset):
     state = after(JOB, *(end(index, code) for index, code in ends))
-    back = load_state(save_state(state, 0.0), 0.0)
+    back = load_state(save_state(state, 0.0), 0.0, float("inf"))
     assert back == state
-    moved = load_state(save_state(state, offset), -offset)
+    moved = load_state(save_state(state, offset), -offset, float("inf"))
     assert moved.failed == state.failed
