@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from people import Said, Team, eventually, refused, typist
+from held import hold_at
+from people import Said, Team, eventually, refused, tidily, typist
 
 from jobctl.cluster.rights import rules
 
@@ -31,7 +32,7 @@ KINDS = (
     "apiservices",
     "clusterrolebindings",
 )
-LONG = ("collect", "--set", "episodes=4000", "--set", "scheduling.queue=q")
+LONG = ("collect", "--set", "episodes=4000", "--set", "scheduling.queue=q", hold_at(1))  # until it is told to end
 
 pytestmark = pytest.mark.timeout(600)  # the first test's counts all that is set up for it: cluster, image, Kueue
 
@@ -97,8 +98,10 @@ def allow_queues(team: Team) -> None:
 
 
 @pytest.fixture
-def jobctl(team: Team, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Said]:
-    return typist(team, monkeypatch, capfd)
+def jobctl(
+    team: Team, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Said]]:
+    yield from tidily(team, typist(team, monkeypatch, capfd))
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from people import Said, Team, refused, typist
+from people import Said, Team, refused, tidily, typist
 
 from jobctl.helm import find_helm
 
@@ -30,8 +30,10 @@ def team(make_namespace: Callable[..., Any], tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture
-def jobctl(team: Team, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Said]:
-    return typist(team, monkeypatch, capfd)
+def jobctl(
+    team: Team, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Said]]:
+    yield from tidily(team, typist(team, monkeypatch, capfd))
 
 
 @pytest.fixture

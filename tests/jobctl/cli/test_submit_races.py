@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from held import hold_at
 
 from jobctl.local.backend import LocalBackend
 
-SLOW = ("--data", "datasets/x", "--set", "env.FAKE_STEPS=600", "--set", "env.FAKE_STEP_SECONDS=0.1")
+HELD = ("--data", "datasets/x", hold_at(2))  # which runs until it is told to end
 TRIES = 20
 
 
@@ -25,7 +26,7 @@ def at_once(program):
 @pytest.mark.timeout(300)
 def test_one_of_two_submits_starts_the_job_and_the_other_says_so(at_once, home, backend):
     for number in range(TRIES):
-        submit = ("submit", "train", "--name", f"x{number}", *SLOW)
+        submit = ("submit", "train", "--name", f"x{number}", *HELD)
         is_same = number % 2 == 0
         said = at_once((*submit, "--set", "steps=7"), (*submit, "--set", "steps=7" if is_same else "steps=8"))
         (winner,) = (at for at, (_, words) in enumerate(said) if "submitted as revision 1" in words)
@@ -56,7 +57,7 @@ def overtaken(program, monkeypatch):
     return by
 
 
-X = ("submit", "train", "--name", "x", *SLOW)
+X = ("submit", "train", "--name", "x", *HELD)
 # what is there; who comes first; who comes second; the exit status and words of the second; the revision that is left
 RACES = {
     "a new name": (None, X, X, 0, "x: already running: nothing to do.", 1),
