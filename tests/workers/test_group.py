@@ -222,9 +222,7 @@ def test_told_or_killed_in_turn_a_group_ends_with_the_weights_of_an_undisturbed_
     disturbed.held()
     disturbed.pods[1].send_signal(signal.SIGTERM)
     assert disturbed.wait(1) == {1: 75}
-    assert (
-        disturbed.message(1)["reason"] == "told to stop: saved after step 3 of 40"
-    )  # the next one: they do it together
+    assert disturbed.message(1)["reason"] == "told to stop: saved after step 3 of 40"  # the next one, done together
     assert disturbed.pods[0].poll() is None
     disturbed.start(1).held(fence=2)
     assert disturbed.resumptions(0) == [3]
@@ -257,7 +255,7 @@ def test_a_rank_that_reads_other_data_is_named_before_the_first_step(group, volu
     differing.config.write_text(json.dumps(config))
     differing.start(1)
 
-    differing.until(lambda: 65 in [pod.poll() for pod in differing.pods.values()])
+    wait_for("one leaves with 65", lambda: 65 in [pod.poll() for pod in differing.pods.values()], seconds=60)
 
     ended = next(index for index, pod in differing.pods.items() if pod.poll() == 65)
     assert "rank 1 reads other data than rank 0" in differing.message(ended)["reason"]
