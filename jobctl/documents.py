@@ -81,7 +81,7 @@ def _without_surrogates(text: str) -> str:
         return text
     try:
         json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
     return _ESCAPE.sub(lambda found: f"\\U{_whole(found[1], found[2]):08X}" if found[1] else found[0], text)
 
@@ -140,19 +140,17 @@ class _Construction:
     def _mapping(self, node: yaml.MappingNode, path: Keys) -> dict[str, Any]:
         if id(node) not in self._flattened:
             self._flattened.add(id(node))
-            self._check_keys(node, path)
+            _check_twice(node)
             self._yaml.flatten_mapping(node)  # what `<<` brings comes first, so that a key of its own wins
+            self._check_keys(node, path)
+            node.value = list({key.value: (key, item) for key, item in node.value}.values())
         return {key.value: self.value(item, (*path, key.value)) for key, item in node.value}
 
     def _check_keys(self, node: yaml.MappingNode, path: Keys) -> None:
-        seen: set[str] = set()
         for key, _ in node.value:
             if not isinstance(key.value, str):
                 raise _complaint("a key is no text but a list or a mapping", key)
-            if key.value in seen:
-                raise _complaint(f"the key {key.value!r} stands there twice", key)
-            seen.add(key.value)
-            is_text = key.tag in (_TAG + "str", _TAG + "merge", _TAG + "value")
+            is_text = key.tag in (_TAG + "str", _TAG + "value")
             if not is_text and not self._is_text((*path, key.value)):  # in a map of texts it is what was typed
                 raise _complaint(f"the key {key.value} is no text: put it in quotes", key)
 
@@ -166,6 +164,15 @@ class _Construction:
         if isinstance(value, float) and not math.isfinite(value):
             raise _complaint(f"{'.'.join(path)} is {value}: it must be a finite number", node)
         return value
+
+
+def _check_twice(node: yaml.MappingNode) -> None:
+    seen: set[str] = set()
+    for key, _ in node.value:
+        if isinstance(key.value, str):
+            if key.value in seen:
+                raise _complaint(f"the key {key.value!r} stands there twice", key)
+            seen.add(key.value)
 
 
 def _complaint(said: str, node: Any) -> yaml.YAMLError:
@@ -206,12 +213,22 @@ def read(path: Path, is_text: IsText = lambda path: False) -> list[dict[str, Any
     return documents
 
 
+def fault_of(text: str) -> str | None:
+    """Why a text can't be written as UTF-8 or handed to a process, as the end of a sentence; None for any other."""
+    if "\0" in text:
+        return "holds U+0000, which ends a text where a process reads it"
+    odd = next((letter for letter in text if "\ud800" <= letter <= "\udfff"), None)
+    return odd and f"holds U+{ord(odd):04X}, which is half a character or a byte that is not UTF-8"
+
+
 def assigned_key(text: str) -> Keys:
     r"""`settings.lr=1e-4` as ("settings", "lr"); `\.` is a dot inside a key.
 
     Raises UsageError where there is no `=` or no key.
     """
     key, equals, _ = text.partition("=")
+    if fault := fault_of(text):
+        raise UsageError(f"--set: {key if key.isprintable() else ascii(key)} {fault}.")
     path = tuple(part.replace("\\.", ".").strip() for part in re.split(r"(?<!\\)\.", key))
     if not equals or not all(path):
         raise UsageError(f"--set {text!r} is no assignment: write KEY=VALUE, such as --set settings.steps=500.")

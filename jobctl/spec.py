@@ -209,6 +209,8 @@ def _other_problems(full: Mapping[str, Any]) -> Iterable[str]:
         yield "from is missing: eval judges the weights of a run, so name one (from: RUN)."
     if full["kind"] == "collect" and full["from"]:
         yield "from has no meaning for collect: it starts from no run's weights; leave it out."
+    if full["kind"] == "collect" and full["data"] and not str(full["data"]).startswith("datasets/"):
+        yield f"data is {shown(full['data'])}, but collect writes below datasets/ only: name datasets/NAME."
     if full["kind"] == "train" and full["gates"]:
         yield "gates have no meaning for train: state them in collect (data) and eval (quality)."
     if isinstance(full["env"], Mapping) and isinstance(full["secretEnv"], Mapping):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from jobctl.documents import fault_of
 from jobctl.schema import knobs
 
 MOST_VARIABLE_BYTES = 131_072  # Linux' MAX_ARG_STRLEN: the name, `=`, the value and a zero
@@ -15,26 +16,17 @@ MOST_ANNOTATION_BYTES = 262_144  # of all keys and values of one object, as Kube
 def unencodable(value: object, path: tuple[str, ...] = ()) -> Iterator[str]:
     """A sentence for each text that can't be written as UTF-8 or handed to a process, keys among them."""
     if isinstance(value, str):
-        if said := _fault_of(value):
+        if said := fault_of(value):
             yield f"{_dotted(path)} {said}."
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            if isinstance(key, str) and (said := _fault_of(key)):
+            if isinstance(key, str) and (said := fault_of(key)):
                 yield f"{_dotted(path) or 'the spec'} has a key that {said}."
             else:
                 yield from unencodable(item, (*path, str(key)))
     elif isinstance(value, list):
         for number, item in enumerate(value):
             yield from unencodable(item, (*path, str(number)))
-
-
-def _fault_of(text: str) -> str | None:
-    if "\0" in text:
-        return "holds U+0000, which ends a text where a process reads it"
-    odd = next((letter for letter in text if "\ud800" <= letter <= "\udfff"), None)
-    if odd:
-        return f"holds U+{ord(odd):04X}, which is half a character or a byte that is not UTF-8"
-    return None
 
 
 def _dotted(path: tuple[str, ...]) -> str:

@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jobctl.documents import LIST_ITEM
+from jobctl.schema import takes_text
 from jobctl.spec import JobSpec
 from jobctl.version import __version__
 
@@ -83,6 +85,15 @@ def differing_keys(old: Any, new: Any, path: str = "") -> list[str]:
     return found
 
 
+def as_text(value: Any, path: tuple[str, ...] = ()) -> Any:
+    """Values that an older jobctl sent as this one would have sent them: no numbers where text is meant."""
+    if isinstance(value, dict):
+        return {key: as_text(item, (*path, key)) for key, item in value.items()}
+    if isinstance(value, list):
+        return [as_text(item, (*path, LIST_ITEM)) for item in value]
+    return json.dumps(value) if isinstance(value, bool | int | float) and takes_text(path) else value
+
+
 def spec_of(manifest: list[dict[str, Any]]) -> dict[str, Any]:
     """The normalised spec that the chart took the hash of."""
     return with_environment(config_of(manifest)["spec"], job_of(manifest))
@@ -96,7 +107,8 @@ def with_environment(spec: Mapping[str, Any], job: Mapping[str, Any]) -> dict[st
     names = spec.get("env")
     if not isinstance(names, list):
         return dict(spec)
-    (container, *_) = job["spec"]["template"]["spec"]["containers"]
-    found = {entry["name"]: str(entry.get("value", "")) for entry in container.get("env") or []}
-    known = [name for name in names if isinstance(name, str) and name in found]
-    return {**spec, "env": {name: found[name].replace("$$", "$") for name in known}}
+    pod = ((job.get("spec") or {}).get("template") or {}).get("spec") or {}
+    (container, *_) = pod.get("containers") or [{}]
+    found = {str(entry.get("name")): str(entry.get("value", "")) for entry in container.get("env") or []}
+    asked = [name for name in names if isinstance(name, str) and name in found]
+    return {**spec, "env": {name: found[name].replace("$$", "$") for name in asked}}

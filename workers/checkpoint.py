@@ -25,7 +25,10 @@ Place = Literal["checkpoints", "best"]
 
 STATE = "state.json"
 LAYOUT = 1  # of state.json; a higher one is for what this number's readers would misread, not for what is only added
-BEGIN_ANEW = "submit with --fresh to begin anew (plain Helm: planned.freshToken=TEXT, a new one), what is there is kept"
+BEGIN_ANEW = (
+    "submit with --fresh to begin anew and keep aside what is there "
+    "(plain Helm: --set planned.freshToken=TEXT, a new one)"
+)
 DAMAGED_NAMED = 3
 
 
@@ -70,8 +73,8 @@ def publications(run_dir: Path, place: Place = "checkpoints") -> list[Publicatio
     return [found for found in _all(run_dir / place) if not limits.superseded(found.step, found.fence)]
 
 
-def read(publication: Publication) -> Restored:
-    """Verify every file, then load.
+def read(publication: Publication, beat: Callable[[], None] = lambda: None) -> Restored:
+    """Verify every file, calling `beat` all the while, then load.
 
     Raises CorruptError, FileNotFoundError if it was pruned meanwhile, and BadConfigError for a layout that only
     a newer worker knows.
@@ -79,7 +82,7 @@ def read(publication: Publication) -> Restored:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    manifest = storage.verify(publication.path)
+    manifest = storage.verify(publication.path, beat=beat)
     state = read_json(publication.path / STATE)
     _require_layout(state, publication.path)
     files = [Path(name) for name in manifest["files"]]
@@ -95,15 +98,18 @@ def newest(
     place: Place = "checkpoints",
     *,
     on_corrupt: Callable[[CorruptError], None] = lambda error: None,
+    beat: Callable[[], None] = lambda: None,
 ) -> Restored | None:
     """The newest checkpoint that verifies, or None. `on_corrupt` hears of each one that was passed over."""
-    return _first_sound(publications(run_dir, place), on_corrupt)
+    return _first_sound(publications(run_dir, place), on_corrupt, beat)
 
 
-def _first_sound(candidates: Iterable[Publication], on_corrupt: Callable[[CorruptError], None]) -> Restored | None:
+def _first_sound(
+    candidates: Iterable[Publication], on_corrupt: Callable[[CorruptError], None], beat: Callable[[], None]
+) -> Restored | None:
     for publication in candidates:
         try:
-            return read(publication)
+            return read(publication, beat)
         except CorruptError as error:
             damage = error
         except FileNotFoundError as error:
@@ -128,7 +134,8 @@ class Checkpoints:
     """The checkpoints that one attempt writes and reads.
 
     `report(name, value)` hears the metrics checkpoint_seconds, checkpoint_stall_seconds, checkpoint_bytes,
-    checkpoints_total, checkpoint_failures_total and corrupt_checkpoints_total; `say(text)` what a person should know.
+    checkpoints_total, checkpoint_failures_total and corrupt_checkpoints_total; `say(text)` what a person should know;
+    `beat()` is called while a checkpoint is read.
     """
 
     def __init__(
@@ -139,6 +146,7 @@ class Checkpoints:
         *,
         report: Callable[[str, float], None] = lambda name, value: None,
         say: Callable[[str], None] = lambda text: print(text, flush=True),
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
         self.run_dir = run_dir
         self.fence = fence
@@ -148,6 +156,7 @@ class Checkpoints:
         self.best: Restored | None = None  # what `restore` found in best/, without its tensors
         self._report = report
         self._say = say
+        self._beat = beat
         self._saved_at = time.monotonic()
         self._changed = threading.Condition()
         self._queue: list[_Save] = []
@@ -196,7 +205,7 @@ class Checkpoints:
             damaged.append(error)
             self._pass_over(error)
 
-        found = newest(self.run_dir, on_corrupt=pass_over)
+        found = newest(self.run_dir, on_corrupt=pass_over, beat=self._beat)
         if found is None and damaged:
             named = "; ".join(map(str, damaged[:DAMAGED_NAMED]))
             more = f" (and {len(damaged) - DAMAGED_NAMED} more)" if len(damaged) > DAMAGED_NAMED else ""
@@ -220,6 +229,11 @@ class Checkpoints:
         A checkpoint that is saved after it is never published before it: what a checkpoint says of the best is there.
         """
         self._hand_over("best", step, tensors, state)
+
+    def has_best(self, step: float) -> bool:
+        """Whether best/ has the weights of this step, not found damaged."""
+        there = publications(self.run_dir, "best")
+        return any(found.step == step and found.path not in self._damaged for found in there)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait at most `timeout` seconds until nothing is left to write; whether what came last is on disk."""
@@ -281,7 +295,7 @@ class Checkpoints:
         same = [found for found in publications(self.run_dir) if found.step == wanted]
         older = [found for found in there if found.step != wanted]
         candidates = [*(found for found in there if found.step == wanted), *same, *older]
-        if (found := _first_sound(candidates, self._pass_over)) is not None:
+        if (found := _first_sound(candidates, self._pass_over, self._beat)) is not None:
             self.best = replace(self._adopt("best", found), tensors={})
 
     def _link(self, source: Path, own: Path) -> None:
@@ -381,14 +395,10 @@ class Checkpoints:
             (directory / STATE).write_bytes(save.state)
 
         final = _path(self.run_dir, save.place, save.step, self.fence)
-        try:
+        if final in self._damaged:  # a training that went back comes to the same step again
+            storage.remove(final)
+        with contextlib.suppress(FileExistsError):
             storage.publish(final, write)
-        except FileExistsError:  # a training that went back comes here again: what lies there may be why it did
-            try:
-                storage.verify(final)
-            except CorruptError:
-                storage.remove(final)
-                storage.publish(final, write)
         self._damaged.discard(final)
         return final
 

@@ -85,7 +85,7 @@ def adopted_limits(directory: Path) -> Limits:
     return Limits(tuple((number, entry["step"]) for number, entry in adopted if entry is not None))
 
 
-def prune(directory: Path, kept: int = KEPT) -> None:
+def prune(directory: Path, kept: int) -> None:
     """Remove leases of before, but for the `kept` newest ones and as many of those that adopted something, and for
     those that supersede a checkpoint or best weights that still lie there. The highest number is never removed, so
     none comes again.
@@ -190,7 +190,7 @@ class Lease:
                 lease = cls(directory, number)
                 lease._thread.start()
                 with contextlib.suppress(OSError):  # the next one tries again
-                    prune(directory)
+                    prune(directory, KEPT)
                 return lease
 
     @property

@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from workers.config import Config
 
 KEYS_NAMED = 8
-UNSAVED = {"env"}  # of a spec: its values may be nobody's business, and a volume has many readers
 
 
 def marks(config: Config, restored: Restored | None) -> dict[str, Any]:
     """What a checkpoint says of the spec that it is made under, and of those before it: see `require_meant`."""
+    names = sorted(config.spec.get("env") or [])  # its values may be nobody's business, and a volume has many readers
     return {
         "layout": LAYOUT,
         "specHash": config.spec_hash,
-        "spec": {key: value for key, value in config.spec.items() if key not in UNSAVED},
+        "spec": config.spec | {"env": names},
         "specHistory": [found for found in _hashes(restored) if found != config.spec_hash],
     }
 
@@ -45,8 +45,8 @@ def require_meant(config: Config, steps: int, restored: Restored) -> None:
     named = ", ".join(keys[:KEYS_NAMED]) + (f" and {len(keys) - KEYS_NAMED} more" if len(keys) > KEYS_NAMED else "")
     raise BadConfigError(
         f"the run's checkpoint {restored.path.name} was made under another spec: they differ in "
-        f"{named or 'env, or in how the chart hashes them'}; submit with --replace to go on from it under this one "
-        f"(plain Helm: --set planned.replace=true), choose another name, or {BEGIN_ANEW}"
+        f"{named or 'a value of env, or how the chart hashes them'}; submit with --replace to go on from it under this "
+        f"one (plain Helm: --set planned.replace=true), choose another name, or {BEGIN_ANEW}"
     )
 
 

@@ -29,6 +29,7 @@ from workers.errors import (
 from workers.metrics import Metrics
 from workers.room import FULL_DISK, POLL_SECONDS, when_there_is_room
 from workers.runtime import Runtime, run_directory
+from workers.schedule import batch_and_lr, learning_rate
 from workers.tasks.compute import arithmetic, choose_device, make_exact, required_data
 from workers.tasks.curves import draw_training
 from workers.tasks.weights import weights_of
@@ -101,8 +102,9 @@ class Trainer:
         dataset = required_data(config, runtime)
         self.metrics = Metrics(runtime, config, behind=True)
         self.metrics.serve()
-        keep = config.checkpoint.keep
-        self.checkpoints = Checkpoints(self.run_dir, runtime.fence, keep, report=self.metrics.record)
+        self.checkpoints = Checkpoints(
+            self.run_dir, runtime.fence, config.checkpoint.keep, report=self.metrics.record, beat=runtime.progress
+        )
         restored = self._restore(dataset) if runtime.rank == 0 else None
         self._marks = resuming.marks(config, restored)
         self.task = tasks.training(config.task, self.settings, dataset, self.device, runtime.progress)
@@ -177,7 +179,7 @@ class Trainer:
         return patience is not None and looks >= patience
 
     def _judge(self) -> None:
-        found = {name: value for name, value in self.task.validate().items() if math.isfinite(value)}
+        found = {name: value for name, value in results.finite(self.task.validate()).items() if value is not None}
         self.state.validation = found
         if score(found) > score(self.state.best):
             self.state.best = {"step": self.step, **found}
@@ -272,7 +274,7 @@ class Trainer:
             **self.state.validation,
             **{f"best_{name}": value for name, value in best.items()},
         }
-        reason = self._ending()
+        reason = self.state.ending(self.step, self.settings)
         results.publish_result(
             self.runtime,
             self.config,
@@ -284,21 +286,6 @@ class Trainer:
             files=lambda directory: draw_training(self.run_dir, directory),
         )
         print(reason, flush=True)
-
-    def _ending(self) -> str:
-        """`trained 60 steps; best on validation is step 40 with F1 0.713`."""
-        best, lost = self.state.best, self.state.lost_best
-        ended = f"trained {self.step} steps"
-        if self.state.stopped_early:
-            ended += f" of {self.settings.steps}, as {self.settings.patience} looks brought nothing better"
-        ended += (
-            f"; best on validation is step {best['step']:.0f} with F1 {score(best):.3f}"
-            if best
-            else "; no look at the validation episodes gave a finite score, so there are no best weights"
-        )
-        if lost:
-            ended += f" (those of step {lost['step']:.0f}, with F1 {score(lost):.3f}, were damaged or removed)"
-        return ended
 
     def _restore(self, dataset: Path) -> Restored | None:
         """The newest checkpoint; without one the data are checked before anything else is done."""
@@ -323,17 +310,14 @@ class Trainer:
                 f"the checkpoint {restored.path} does not fit this worker ({_first_line(error)}): use the worker's "
                 f"version that wrote it, or {checkpoint.BEGIN_ANEW}"
             ) from error
-        for parameters in self.optimizer.param_groups:
-            parameters["weight_decay"] = self.settings.weight_decay  # another spec may go on with another one
         self.state.resumes += 1
         self.metrics.inc("resumes_total")
-        self._compare_best()
         self.state.stopped_early = self._is_out_of_patience()
 
     def _compare_best(self) -> None:
         """What the state says of the best weights holds only where best/ has them."""
         claimed, found = self.state.best, self.checkpoints.best
-        if claimed is None or (found and found.step == claimed["step"]):
+        if claimed is None or self.checkpoints.has_best(claimed["step"]):
             return
         if score(claimed) > score(self.state.lost_best):
             self.state.lost_best = claimed
@@ -387,10 +371,14 @@ class Trainer:
     def _load(self, step: int, tensors: Tensors, state: dict[str, Any]) -> None:
         self.model.load_state_dict(tensors["model"])
         load_optimizer(self.optimizer, tensors.get("optimizer", {}), state["optimizer"])
+        for parameters in self.optimizer.param_groups:
+            parameters["weight_decay"] = self.settings.weight_decay  # another spec may go on with another one
         if self.scaler.is_enabled() and state.get("scaler"):
             self.scaler.load_state_dict(state["scaler"])
         self.step, self._began = step, time.monotonic()
         self.state = self.state.as_in(state)
+        if self.runtime.rank == 0:
+            self._compare_best()
 
     def _snapshot(self) -> tuple[int, Tensors, dict[str, Any]]:
         """Step, tensors and plain state: all of a checkpoint."""
@@ -409,26 +397,6 @@ class Trainer:
             "scaler": self.scaler.state_dict() if self.scaler.is_enabled() else None,
             "progress": {name: getattr(self.state, name) for name in PROGRESS} | {"seconds": seconds},
         }
-
-
-def batch_and_lr(settings: Any, processes: int) -> tuple[int, float]:
-    """Samples of one step over all processes, and the rate for them: batchPerReplica multiplies both, batch neither."""
-    if settings.batch_per_replica is None:
-        return settings.batch, settings.lr
-    return settings.batch_per_replica * processes, settings.lr * processes
-
-
-def learning_rate(step: int, steps: int, peak: float, warmup_fraction: float, schedule: str = "cosine") -> float:
-    """The rate of a step, counted from 0: a linear rise to `peak`, then a cosine down to 0 at `steps` (SGDR, 2016).
-
-    `schedule` constant stays at `peak`.
-    """
-    warmup = math.ceil(steps * warmup_fraction)
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    if schedule == "constant":
-        return peak
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
 def _require_world(config: Config, runtime: Runtime) -> None:

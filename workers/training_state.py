@@ -28,6 +28,20 @@ class State:
         known = {name: value for name, value in state.get("progress", {}).items() if name in PROGRESS}
         return replace(self, **known, seen_seeds=state.get("seenSeeds", self.seen_seeds))
 
+    def ending(self, step: int, settings: Any) -> str:
+        """`trained 60 steps; best on validation is step 40 with F1 0.713`."""
+        told = f"trained {step} steps"
+        if self.stopped_early:
+            told += f" of {settings.steps}, as {settings.patience} looks brought nothing better"
+        if self.best:
+            told += f"; best on validation is step {self.best['step']:.0f} with F1 {score(self.best):.3f}"
+        else:
+            told += "; no look at the validation episodes gave a finite score, so there are no best weights"
+        if self.lost_best:
+            step_lost, score_lost = self.lost_best["step"], score(self.lost_best)
+            told += f" (those of step {step_lost:.0f}, with F1 {score_lost:.3f}, were damaged or removed)"
+        return told
+
 
 PROGRESS = {found.name for found in fields(State)} - {"seen_seeds"}
 

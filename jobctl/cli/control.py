@@ -65,7 +65,8 @@ def resume_command(session: Session, name: str) -> None:
 def retry_command(session: Session, name: str, wait: bool) -> int:
     """Start an ended, suspended or interrupted job again as a new revision, from its last save.
 
-    It also cuts short the Job controller's back-off of a recovering job.
+    It also cuts short the Job controller's back-off of a recovering job. A collection that is done looks at its
+    episodes once more, and records again what is damaged or gone.
     """
     from jobctl.cli.submission import start_again, until_settled
     from jobctl.cli.submit import stay
@@ -74,7 +75,7 @@ def retry_command(session: Session, name: str, wait: bool) -> int:
         record, job = session.view(name)
         if job.state in ("pending", "starting", "running"):
             return f"{name} is {job.state} already: nothing to do."
-        if job.state == "succeeded":
+        if job.state == "succeeded" and record.values.get("kind") != "collect":
             return f"{name} is done already: nothing to do. `jobctl submit --fresh` would run it anew."
         revision = start_again(session, record, tries).revision
         now, job = session.view(name)

@@ -15,7 +15,7 @@ from jobctl.backend import Record, Release, home_directory
 from jobctl.cli.resuming import resumed_from
 from jobctl.errors import NotFoundError, OvertakenError, UnreachableError, UsageError
 from jobctl.spec import Asked, JobSpec, validate
-from jobctl.values import differing_keys, spec_hash, spec_of, values_of
+from jobctl.values import as_text, differing_keys, spec_hash, spec_of, values_of
 
 if TYPE_CHECKING:
     from jobctl.cli.session import Session
@@ -185,7 +185,8 @@ def start_again(session: Session, record: Record, tries: int = 0) -> Release:
     """
     if tries:
         _settle(session, record.name)
-    release = _next_release(session, record.name, record.revision + 1, session.backend.values(record.name))
+    values = as_text(session.backend.values(record.name))
+    release = _next_release(session, record.name, record.revision + 1, values)
     session.backend.submit(release)
     return release
 
@@ -236,7 +237,7 @@ def _hash_of(record: Record) -> str | None:
 
 
 def _taken(prepared: Prepared, record: Record) -> str:
-    old = spec_of(helm.template(record.name, record.values))
+    old = spec_of(helm.template(record.name, as_text(record.values)))
     keys = differing_keys(old, spec_of(prepared.release.manifest))
     differs = f"they differ in {', '.join(keys)}" if keys else "this chart gives it another hash"
     return (

@@ -231,6 +231,10 @@ KINDS: dict[tuple[str, str], list[Field]] = {
         translated("spec.clusterIP", str, "headless Services only", only=("None",)),
         ignored("spec", "peers are found by their addresses in env"),
     ],
+    ("networking.k8s.io/v1", "NetworkPolicy"): [
+        *metadata(),
+        ignored("spec", "whoever uses this machine can reach its addresses; members of a group prove a token"),
+    ],
     ("v1", "ServiceAccount"): [
         *metadata(),
         ignored("automountServiceAccountToken", "there is no API server to use a token with"),

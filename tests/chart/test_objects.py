@@ -223,6 +223,7 @@ def test_an_upgrade_a_later_revision_or_a_word_says_that_another_spec_may_go_on(
     assert not replaces("planned.revision=2")
     assert replaces(flags=("--is-upgrade",))
     assert not replaces("planned.jobctlVersion=0.1.0", flags=("--is-upgrade",))
+    assert not replaces("planned.replace=false", "planned.revision=2", flags=("--is-upgrade",))
 
 
 def test_the_config_says_what_was_asked_with_every_default(render, config_of):

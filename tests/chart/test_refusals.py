@@ -42,6 +42,8 @@ REFUSED = [
     (["kind=train", "env.JOB_COMPLETION_INDEX=x"], "env.JOB_COMPLETION_INDEX can't be set"),
     (["kind=train", "pod.labels.a=x y"], "pod.labels.a: 'x y' does not match pattern"),
     (["kind=train", "image=x y"], "image: 'x y' does not match pattern"),
+    (["kind=collect", "data=runs/other"], 'data is "runs/other": collect writes below datasets/ only'),
+    (["kind=collect", "data=datasets"], 'data is "datasets": collect writes below datasets/ only'),
     (["kind=train", "pod.runAsUser=0"], "pod.runAsUser: minimum: got 0, want 1"),
     (["kind=train", "resources.requests.cpu=lots"], "resources.requests.cpu: 'lots' does not match pattern"),
     (["kind=train", "planned.expectRevision=2"], "planned.expectRevision is 2, but this is revision 1 of x"),

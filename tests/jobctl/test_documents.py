@@ -37,6 +37,10 @@ def test_several_documents_are_read_in_order_and_empty_ones_left_out():
         ("a: !!set {b}\n", r"line 1, column 4: could not determine a constructor"),
         ("a: " + "9" * 5000 + "\n", r"9… *' is no int"),
         ("? [a]\n: 1\n", r"a key is no text but a list or a mapping"),
+        ("a: {<<: {? [a] : 1}}\n", r"a key is no text but a list or a mapping"),
+        ("a: {<<: {1: 1}}\n", r"the key 1 is no text"),
+        ("a: {<<: 1}\n", r"expected a mapping"),
+        ('{"a": "\\\\ud83d", "b": ' + '{"c": ' * 5000 + "1" + "}" * 5001, r"levels"),
     ],
 )
 def test_what_is_no_spec_is_refused_with_its_place(text, sentence):

@@ -106,6 +106,8 @@ REFUSED = [
     (TRAIN | {"apiVersion": "v2"}, "apiVersion is 'v2' (known: jobctl/v1)."),
     ({"kind": "eval"}, "from is missing: eval judges the weights of a run"),
     ({"kind": "collect", "from": "r"}, "from has no meaning for collect"),
+    ({"kind": "collect", "data": "runs/other"}, "data is 'runs/other', but collect writes below datasets/ only"),
+    ({"kind": "collect", "data": "datasets"}, "data is 'datasets', but collect writes below datasets/ only"),
     ({"kind": "collect", "settings": {"lr": 1}}, "settings has no key 'lr'"),
 ]
 

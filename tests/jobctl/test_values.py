@@ -9,7 +9,7 @@ from texts import NASTY
 
 from jobctl import helm
 from jobctl.spec import validate
-from jobctl.values import for_one_call, job_of, spec_of, values_of, with_environment, without_call
+from jobctl.values import as_text, for_one_call, job_of, spec_of, values_of, with_environment, without_call
 from jobctl.version import __version__
 
 ASKED = {"kind": "train", "name": "x", "settings": {"lr": "1e-4"}, "image": None, "replicas": 2}
@@ -61,3 +61,21 @@ def test_the_spec_of_a_rendered_job_has_the_environment_that_was_asked_for():
 
 def test_a_config_of_an_older_chart_has_its_environment_itself():
     assert with_environment({"env": {"A": "$$"}}, {}) == {"env": {"A": "$$"}}
+
+
+def test_values_that_an_older_jobctl_sent_have_numbers_where_text_is_meant():
+    old = {
+        "kind": "train",
+        "env": {"A": 3, "B": True, "C": 0.5, "D": None, "E": "x"},
+        "scheduling": {"tolerations": [{"value": 5, "tolerationSeconds": 6}], "spot": True},
+        "resources": {"requests": {"cpu": 3}},
+        "replicas": 2,
+    }
+    text = {
+        **old,
+        "env": {"A": "3", "B": "true", "C": "0.5", "D": None, "E": "x"},
+        "scheduling": {"tolerations": [{"value": "5", "tolerationSeconds": 6}], "spot": True},
+        "resources": {"requests": {"cpu": "3"}},
+    }
+    assert as_text(old) == text
+    assert as_text(text) == text

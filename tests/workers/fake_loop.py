@@ -81,6 +81,39 @@ def make_steps(count: str) -> None:
             sys.exit(75)
 
 
+def burn(seconds: str) -> None:
+    """Use the processor and say nothing, as an import or a checksum does."""
+    latest = time.monotonic() + float(seconds)
+    while time.monotonic() < latest:
+        sum(range(10_000))
+
+
+def busy(line: str) -> None:
+    with runtime.busy("reading the checkpoint"):
+        say(line)
+
+
+def read_for_ever(name: str) -> None:
+    """As from a server that does not answer: a pipe that nobody writes to."""
+    path = runtime.volume / name
+    os.mkfifo(path)
+    path.read_bytes()
+
+
+def stuck() -> None:
+    """As in a collective that never ends: alive, as the others may be at work."""
+    runtime.waits = 1.0
+    while True:
+        runtime.progress()
+        time.sleep(0.02)
+
+
+def say(line: str) -> None:
+    """Do what one line of the script says."""
+    word, *arguments = line.split(" ", 1)
+    WORDS[word](*arguments)
+
+
 WORDS = {
     "steps": make_steps,
     "publish": lambda step: publish(int(step)),
@@ -95,6 +128,10 @@ WORDS = {
     "sleep": lambda seconds: time.sleep(float(seconds)),
     "wait": wait_for_stop,
     "await": await_file,
+    "burn": burn,
+    "busy": busy,
+    "read": read_for_ever,
+    "stuck": stuck,
     "summary": lambda size: runtime.flush_progress(step=3, noise="x" * int(size), reason="r" * int(size)),
 }
 for line in config["settings"]["script"]:
@@ -103,6 +140,5 @@ for line in config["settings"]["script"]:
         if line.startswith(f"{name} "):
             _, number, line = line.split(" ", 2)
             meant = meant and int(number) == own
-    word, *arguments = line.split(" ", 1)
     if meant:
-        WORDS[word](*arguments)
+        say(line)

@@ -2,9 +2,13 @@
 
 import json
 import multiprocessing
+import os
 import random
 import re
 import runpy
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,12 +22,19 @@ from workers.config import Config
 from workers.envs.settings import MAX_EPISODES, CollectSettings
 from workers.episodes import check, ledger
 from workers.errors import BadConfigError
+from workers.lease import Lease
 from workers.runtime import Runtime, owned_range
 
 HELPER = Path(__file__).parent / "episodes" / "fake_collect.py"
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["workers.collect", "workers.loop", "gymnasium", "zarr", "matplotlib.figure"])
 EPISODES = 8
+SUPERVISOR = """
+import sys
+from pathlib import Path
+from workers.supervise import main
+sys.exit(main("collect", Path(sys.argv[1]), [sys.executable, sys.argv[2]]))
+"""
 
 
 class Collection:
@@ -279,6 +290,103 @@ def test_a_full_volume_is_refused_before_the_first_episode(tmp_path, monkeypatch
     config = Config.model_validate(config_of(settings={"maxSteps": 200}))
     with pytest.raises(BadConfigError, match="1 MB free, two uncompressed episodes need 181 MB"):
         collect.run(config, Runtime(volume=tmp_path, tmp=tmp_path))
+
+
+# --- what was damaged since it was recorded
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def begun_again(collection) -> set[int]:
+    return {int(match[1]) for line in collection.said() if (match := re.match(r"episode (\d+)/", line))}
+
+
+def test_what_is_gone_or_damaged_is_recorded_again_by_the_next_collection(tmp_path, undisturbed):
+    collection = Collection(Path(shutil.copytree(undisturbed.volume, tmp_path / "volume")))
+    collection.fence = 1
+    episodes = collection.dataset / "episodes"
+    (episodes / ".nfs00001").write_bytes(b"x")
+    (episodes / "000000.000001" / "signals" / ".DS_Store").write_bytes(b"x")  # no damage
+    shutil.rmtree(episodes / "000001.000001")
+    (episodes / "000002.000001/states/c.0.0").unlink()
+    flip(episodes / "000003.000001/signals/c.0.0")  # found by the data check at the end
+    (collection.dataset / "ledger/000004.json").write_text("{")
+    (collection.dataset / "ledger/notes.txt").write_text("not ours")
+
+    assert collection.run(job="another job") == 0
+
+    assert begun_again(collection) == {1, 2, 3}
+    assert collection.merged() == undisturbed.merged()
+    for entry in collection.entries():
+        ledger.path_of(collection.dataset, entry)
+    assert results.read_result(collection.run_dir, "run")["exitCode"] == 0
+
+
+def supervised(collection, job: str, **more) -> tuple[int, str]:
+    """One attempt with its supervisor, as a pod of this Job runs it; (exit code, output)."""
+    collection.volume.mkdir(exist_ok=True)
+    config = collection.volume / "config.json"
+    config.write_text(json.dumps(config_of(**more)))
+    env = {"JOBCTL_VOLUME": collection.volume, "JOBCTL_TMP": collection.volume, "JOBCTL_METRICS_PORT": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", SUPERVISOR, str(config), str(HELPER)],
+        env={**os.environ, **{name: str(value) for name, value in env.items()}, "JOBCTL_JOB_UID": job},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=100,
+    )
+    return done.returncode, done.stdout
+
+
+def test_a_finished_collection_that_is_retried_looks_at_its_episodes_and_mends_them(collection):
+    assert supervised(collection, "first", episodes=2)[0] == 0
+    ledger_before = collection.merged()
+    flip(collection.dataset / "episodes/000001.000001/images/c.0.0.0.0.0")
+
+    code, output = supervised(collection, "first", episodes=2)
+    assert (code, "nothing is left to do" in output) == (0, True), "a pod of the same Job repeats its end"
+    code, output = supervised(collection, "retried", episodes=2)
+    assert (code, re.findall(r"episode (\d)/", output)) == (0, ["1"]), output
+    assert "episode 1 of" in output and "is damaged" in output
+    assert collection.merged() == ledger_before
+    code, output = supervised(collection, "retried again", episodes=2)
+    assert (code, "nothing is left to do" in output) == (0, True)
+
+
+@pytest.mark.parametrize("data", ["runs/innocent", "datasets/link", "datasets/../runs/innocent", "datasets"])
+def test_collect_into_a_place_that_is_no_dataset_is_refused_before_anything_is_moved_aside(collection, data):
+    innocent = collection.volume / "runs/innocent"
+    innocent.mkdir(parents=True)
+    (innocent / "checkpoint").write_bytes(b"dear")
+    (collection.volume / "datasets").mkdir()
+    (collection.volume / "datasets/link").symlink_to(innocent)
+
+    code, output = supervised(collection, "job", episodes=2, data=data, freshToken="t")
+
+    assert code == 64
+    assert f"data is '{data}', but collect writes below datasets/ only" in output
+    assert "Traceback" not in output
+    assert [path.name for path in innocent.iterdir()] == ["checkpoint"]
+    assert sorted(path.name for path in (collection.volume / "runs").iterdir()) == ["innocent"]
+    assert sorted(path.name for path in (collection.volume / "datasets").iterdir()) == ["link"]
+
+
+def test_a_replica_whose_lease_was_taken_publishes_no_end_and_leaves_with_75(tmp_path, undisturbed):
+    collection = Collection(Path(shutil.copytree(undisturbed.volume, tmp_path / "volume")))
+    before = sorted(path.name for path in (collection.run_dir / "results").iterdir())
+    for _ in range(5):
+        Lease.acquire(collection.dataset / "lease" / "0", pod="p", uid="u", lease_seconds=0.0).release()
+    collection.fence = 1
+
+    assert collection.run(job="late", gates={"successShareMin": 0.99}) == 75
+
+    assert "a newer attempt has taken the lease" in collection.said()[-1]
+    assert sorted(path.name for path in (collection.run_dir / "results").iterdir()) == before
 
 
 @pytest.mark.timeout(120)

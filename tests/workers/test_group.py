@@ -11,6 +11,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent import futures
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ from equality import allowed_difference, samples_of
 from held import release, wait_until_held
 from waiting import patience, wait_for
 
-from workers import __version__, checkpoint, results, train
+from workers import __version__, checkpoint, meeting, results, train
+from workers import group as group_module
 from workers.config import Config
 from workers.runtime import Runtime
 
@@ -206,6 +209,33 @@ def test_a_replica_that_is_killed_costs_the_others_no_step_and_the_weights_no_bi
     assert "replica 2 is lost: its connection closed: the loops start again" in killed.log(1)
     assert killed.resumptions(0) == [3]
     assert equal(killed.weights(), four.weights())
+
+
+def test_a_stranger_in_the_store_is_not_counted_among_the_ranks(tmp_path):
+    """Which asks nobody who connects: but all that a rank looks at bears what only the group's supervisors know."""
+    with meeting.hold("127.77.2.1", 29400) as held:
+        host, port = held.getsockname()
+        common = {"store": f"{host}:{port}", "store_prefix": "secret", "replicas": 2, "world": 2, "fence": 3}
+        first, second = (Runtime(volume=tmp_path, tmp=tmp_path, index=index, **common) for index in range(2))
+        first.store_descriptor = os.dup(held.fileno())
+        with futures.ThreadPoolExecutor(1) as pool:
+            met = pool.submit(meet, first)
+            stranger = meet_as_stranger(host, port)
+            for prefix in ("", "3/", "here/3/"):
+                stranger.add(f"{prefix}here", 5)
+                stranger.set(f"{prefix}here/1", "1")
+            assert not futures.wait([met], timeout=0.5).done
+            assert meet(second).get("key") == met.result(10).get("key") == b"of the group"
+
+
+def meet(runtime: Runtime) -> torch.distributed.Store:
+    store = group_module._meet(runtime)
+    store.set("key", "of the group")
+    return store
+
+
+def meet_as_stranger(host: str, port: int) -> torch.distributed.Store:
+    return torch.distributed.TCPStore(host, port, None, False, timedelta(seconds=20), wait_for_workers=False)
 
 
 def test_patience_ends_all_replicas_at_the_same_step(group):

@@ -193,6 +193,47 @@ def test_weights_of_a_writer_that_woke_up_late_are_passed_over(volume):
     assert read.document(read.RunFiles(volume, "x"))["weights"]["directory"] == "best/step-00000100.000002"
 
 
+@pytest.mark.timeout(30)
+def test_what_no_worker_writes_is_left_out(volume):
+    run = volume / "runs/x"
+    whole = read.document(read.RunFiles(volume, "x"), "datasets/d")
+    for place in ("attempts/0.zero.json", "attempts/0.pipe.json", "results/1.000001/result.json"):
+        (run / place).parent.mkdir(exist_ok=True)
+    (run / "attempts/0.zero.json").symlink_to("/dev/zero")
+    os.mkfifo(run / "attempts/0.pipe.json")
+    (run / "attempts/0.deep.json").write_text("[" * 4000)
+    (run / "results/1.000001/result.json").symlink_to("/dev/zero")
+    with (run / "attempts/0.large.json").open("wb") as file:
+        file.truncate(2**40)
+    (run / "results/²²²²²²").mkdir()
+    (run / "metrics/²².²²²²²².jsonl").touch()
+    for name in ("best/step-٣٣٣٣٣٣٣٣.000001", f"best/step-{'9' * 200}.000001", f"results/0.{'9' * 200}"):
+        (run / name).mkdir()
+    (volume / "datasets/d").mkdir(parents=True)
+    (volume / "datasets/d/manifest.json").symlink_to("/dev/zero")
+    with (run / "metrics/0.000002.jsonl").open("a") as file:
+        file.write('\n{"time": 101, "step": ' + "1" * 400 + "}\n" + "[" * 4000 + "\n")
+
+    found = read.document(read.RunFiles(volume, "x"), "datasets/d")
+
+    last = [line["step"] for line in found["metrics"]["0.000002"]]
+    assert last == list(range(99 - len(last) + 1, 100))
+    assert {**found, "metrics": None} == {**whole, "metrics": None}
+
+
+def test_a_manifest_that_names_other_places_names_no_weights(volume):
+    manifest = volume / "runs/x/best/step-00000100.000002/manifest.json"
+    content = json.loads(manifest.read_bytes())
+    content["files"]["../../../.git/config"] = content["files"]["model.safetensors"]
+    manifest.write_text(json.dumps(content))
+    found = read.document(read.RunFiles(volume, "x"))
+    assert found["weights"]["directory"] == "checkpoints/step-00000200.000002"
+
+
+def test_a_tail_of_an_endless_line_is_bounded():
+    assert read.tail(io.BytesIO(b"x" * 10_000), 3, 1000) == b"x" * 1000
+
+
 def test_a_run_that_has_only_begun_is_an_empty_document(tmp_path):
     (tmp_path / "runs/new").mkdir(parents=True)
     assert read.document(read.RunFiles(tmp_path, "new")) == {

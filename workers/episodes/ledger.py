@@ -74,7 +74,7 @@ def entry_of(dataset: Path, episode: int) -> Entry | None:
     """One entry; None if there is none, or one whose content is not there yet. Raises BadDataError if it is damaged."""
     path = entry_path(dataset, episode)
     try:
-        if path.stat().st_size == 0:  # on a volume without hard links: see storage.create
+        if path.lstat().st_size == 0:  # on a volume without hard links: see storage.create
             return None
         entry = _entry(_parse(path), path)
     except FileNotFoundError:

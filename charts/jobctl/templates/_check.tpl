@@ -30,6 +30,9 @@ What the schema cannot say. Each message names the key, what is wrong with it, a
 {{- if and (eq $kind "collect") $values.from -}}
 {{- fail "from has no meaning for collect: it starts from no run's weights; leave it out" -}}
 {{- end -}}
+{{- if and (eq $kind "collect") $values.data (not (hasPrefix "datasets/" $values.data)) -}}
+{{- fail (printf "data is %q: collect writes below datasets/ only (--set data=datasets/NAME)" $values.data) -}}
+{{- end -}}
 {{- if and (eq $kind "train") $values.gates -}}
 {{- fail "gates have no meaning for train: state them in collect (data) and eval (quality)" -}}
 {{- end -}}

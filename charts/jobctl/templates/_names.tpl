@@ -21,7 +21,7 @@ All other helpers take this rather than the root, so nothing is rendered before 
   "spec" $asked
   "specHash" (sha256sum $spec | trunc 16)
   "freshToken" ($planned.freshToken | default nil)
-  "replaces" (or ($planned.replace | default false) (and .Release.IsUpgrade $byHelm))
+  "replaces" (hasKey $planned "replace" | ternary $planned.replace (and .Release.IsUpgrade $byHelm))
   "profile" $profile
   "cpuProfile" (.Files.Get "profiles/cpu.yaml" | fromYaml)
   "needs" (index (.Files.Get (printf "tasks/%s.yaml" $asked.task) | fromYaml).needs $asked.kind)

@@ -38,11 +38,11 @@ taken of this text, so neither `planned` nor the chart's default image is in it.
   "runAsUser" $numbers.runAsUser
   "fsGroup" $numbers.fsGroup
 -}}
-{{- /* Only where it differs from the cluster's own: a key more would give every spec another hash. */ -}}
+{{- /* Keys that came later, only where they differ from the default: a key more would give every spec another hash. */ -}}
 {{- if eq (toJson $pod.hostUsers) "false" -}}
 {{- $_ := set $own "hostUsers" false -}}
 {{- end -}}
-{{- dict
+{{- $normal := dict
   "apiVersion" ($values.apiVersion | default "jobctl/v1")
   "kind" ($values.kind | default "train")
   "task" $values.task
@@ -74,6 +74,9 @@ taken of this text, so neither `planned` nor the chart's default image is in it.
     "shm" (include "jobctl.texts" (dict "size" $resources.shm) | fromJson | dig "size" nil)
     "tmp" (include "jobctl.texts" (dict "size" $resources.tmp) | fromJson | dig "size" nil))
   "pod" $own
-  | toJson
 -}}
+{{- if $values.networkPolicy -}}
+{{- $_ := set $normal "networkPolicy" true -}}
+{{- end -}}
+{{- toJson $normal -}}
 {{- end -}}

@@ -93,7 +93,8 @@ class Runs:
     def submit(self, name: str, *options: str, **settings: Any) -> None:
         """`jobctl submit train`; `settings` take the place of those of the same name that all runs have."""
         merged = {**self.settings, **settings}
-        sets = [f"--set={key}={json.dumps(value)}" for key, value in merged.items()]
+        shown = {key: value if isinstance(value, str) else json.dumps(value) for key, value in merged.items()}
+        sets = [f"--set={key}={value}" for key, value in shown.items()]
         sets += [f"--set=resources.requests.{key}={value}" for key, value in self.requests.items()]
         given = ["--data", "datasets/tiny", "--image", self.namespace.image, *self.flags]
         self.done("submit", "train", "--name", name, *given, *sets, *paced(self.namespace.volume), *options)

@@ -104,6 +104,8 @@ def test_where_the_home_lies_below_a_mount_paths_are_told_once(jobctl, found, mo
     ("text", "sentence"),
     [
         ("env.A=\udcff", "env.A holds U+DCFF"),
+        ("env.\udcff=[", "env.\\udcff' holds U+DCFF"),
+        ("deadlineSeconds=\udcff", "deadlineSeconds holds U+DCFF"),
         ("env.A=" + "x" * 131_070, "env.A has 131073 bytes"),
         ("pod.labels.a=no label", "pod.labels.a is 'no label'"),
         ("env.JOBCTL_TERMINATION_LOG=/./home/x", "env.JOBCTL_TERMINATION_LOG can't be set"),
@@ -112,6 +114,13 @@ def test_where_the_home_lies_below_a_mount_paths_are_told_once(jobctl, found, mo
 def test_what_no_process_or_cluster_can_hold_is_refused_by_its_key(jobctl, backend, text, sentence):
     said = jobctl("submit", *TRAIN, "--name", "x", "--set", text)
     assert (said.status, sentence in said.error, "Traceback" in said.err) == (2, True, False)
+    assert backend.records() == []
+
+
+@pytest.mark.parametrize("flag", ["--data", "--image", "--name", "--task", "--gpu"])
+def test_a_flag_whose_bytes_are_no_text_is_refused(jobctl, backend, flag):
+    said = jobctl("submit", *TRAIN, flag, "x\udcff")
+    assert (said.status, "U+DCFF" in said.error, "Traceback" in said.err) == (2, True, False)
     assert backend.records() == []
 
 

@@ -109,6 +109,13 @@ def stand_still(sign, pipe):
     os.close(descriptor)
 
 
+def slow_to_make(enough):
+    """At work until this file is there."""
+    while not enough.exists():
+        sum(range(10_000))
+    return FakeEnv(0.0)
+
+
 def without_a_renderer():
     raise BadConfigError("no pictures")
 
