@@ -60,7 +60,7 @@ class Hold:
         if told and self._told:
             self._directory.mkdir(parents=True, exist_ok=True)
             self._told.touch()
-        self._at = max([self._at, *(_limit(path.suffix) for path in self._directory.glob(f"{GO}*"))])
+        self._at = max([self._at, *(_limit(path.name) for path in self._directory.glob(f"{GO}*"))])
         return told or step < self._at or bool(self._told and self._told.exists())
 
     def _say(self, step: int) -> None:
@@ -76,8 +76,9 @@ class Hold:
         print(f"held at step {step} until {self._directory / GO} is there (JOBCTL_HOLD_AT)", flush=True)
 
 
-def _limit(suffix: str) -> float:
-    """The step up to which a file `go` or `go.STEP` lets loops go on."""
-    if not suffix:
-        return math.inf
-    return int(suffix[1:]) if suffix[1:].isdecimal() else 0
+def _limit(name: str) -> float:
+    """The step up to which a file `go` or `go.STEP` lets loops go on; any other file says nothing."""
+    head, dot, step = name.partition(".")
+    if head != GO or not dot:
+        return math.inf if name == GO else 0
+    return int(step) if step.isdecimal() else 0

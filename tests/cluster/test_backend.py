@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from held import hold_at, wait_until_held
-from people import Said, Team, eventually, refused, typist, write_kubeconfig
+from people import Said, Team, eventually, refused, tidily, typist, write_kubeconfig
 
 Dict = dict[str, Any]
 TINY = ("collect", "--set", "episodes=1", "--set", "maxSteps=20")
@@ -44,7 +44,7 @@ def by_helm(team: Team) -> list[str]:
 def jobctl(
     team: Team, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Iterator[Callable[..., Said]]:
-    yield from typist(team, monkeypatch, capfd)
+    yield from tidily(team, typist(team, monkeypatch, capfd))
 
 
 @pytest.fixture

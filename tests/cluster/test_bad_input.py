@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 from held import hold_at, release, wait_until_held
-from people import Said, Team, at, eventually, refused, typist, write_kubeconfig
+from people import Said, Team, at, eventually, refused, tidily, typist, write_kubeconfig
 from proxy import Proxy
 from waiting import patience
 
@@ -40,7 +40,7 @@ def team(make_namespace: Callable[..., Any], tmp_path_factory: pytest.TempPathFa
 def jobctl(
     team: Team, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Iterator[Callable[..., Said]]:
-    yield from typist(team, monkeypatch, capfd)
+    yield from tidily(team, typist(team, monkeypatch, capfd))
 
 
 @pytest.fixture

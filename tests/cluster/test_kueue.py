@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from held import hold_at, wait_until_held
-from people import Said, Team, eventually, refused, typist
+from people import Said, Team, eventually, refused, tidily, typist
 
 from jobctl.cluster.rights import rules
 
@@ -102,7 +102,7 @@ def jobctl(
     team: Team, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Iterator[Callable[..., Said]]:
     monkeypatch.setattr("jobctl.cli.control.LOOK_SECONDS", 120)  # as long as Kueue needs on a busy machine
-    yield from typist(team, monkeypatch, capfd)
+    yield from tidily(team, typist(team, monkeypatch, capfd))
 
 
 @pytest.fixture

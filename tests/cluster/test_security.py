@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from people import Said, Team, eventually, refused, typist
+from people import Said, Team, eventually, refused, tidily, typist
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "security.md").read_text(encoding="utf-8")
 TINY = ("submit", "collect", "--set=episodes=1", "--set=maxSteps=20")
@@ -43,8 +43,10 @@ def team(make_namespace: Callable[..., Any], tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture
-def jobctl(team: Team, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Said]:
-    return typist(team, monkeypatch, capfd)
+def jobctl(
+    team: Team, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Said]]:
+    yield from tidily(team, typist(team, monkeypatch, capfd))
 
 
 @pytest.fixture(params=ASKS_FOR_MORE)

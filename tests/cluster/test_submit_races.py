@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from people import Said, Team, refused, typist
+from people import Said, Team, refused, tidily, typist
 
 from jobctl.helm import find_helm
 
@@ -33,7 +33,7 @@ def team(make_namespace: Callable[..., Any], tmp_path_factory: pytest.TempPathFa
 def jobctl(
     team: Team, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Iterator[Callable[..., Said]]:
-    yield from typist(team, monkeypatch, capfd)
+    yield from tidily(team, typist(team, monkeypatch, capfd))
 
 
 @pytest.fixture

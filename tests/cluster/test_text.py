@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import yaml
+from held import hold_at
 from hypothesis import HealthCheck, Phase, example, given, settings
-from people import Said, Team, eventually, typist
+from people import Said, Team, eventually, tidily, typist
 from texts import NASTY, batches
 
 SIZE = 30
@@ -29,8 +30,10 @@ def team(make_namespace: Callable[..., Any], tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture
-def jobctl(team: Team, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Said]:
-    return typist(team, monkeypatch, capfd)
+def jobctl(
+    team: Team, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Said]]:
+    yield from tidily(team, typist(team, monkeypatch, capfd))
 
 
 def environment_of(team: Team, name: str) -> dict[str, bytes]:
@@ -51,8 +54,8 @@ def environment_of(team: Team, name: str) -> dict[str, bytes]:
 def test_any_text_reaches_the_process_by_a_file_and_by_set(jobctl, team, tmp_path, batch):
     given, assigned = batch[:SIZE], batch[SIZE:]
     spec = {
-        "kind": "collect", "name": "text", "settings": {"episodes": 400},
-        "env": {f"F{number}": text for number, text in enumerate(given)},
+        "kind": "collect", "name": "text",
+        "env": {"JOBCTL_HOLD_AT": "0"} | {f"F{number}": text for number, text in enumerate(given)},
         "pod": {"annotations": {f"f{number}": text for number, text in enumerate(given)}},
     }  # fmt: skip
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
@@ -76,7 +79,7 @@ def test_any_text_reaches_the_process_by_a_file_and_by_set(jobctl, team, tmp_pat
 def test_a_job_that_helm_has_forgotten_is_started_again_with_its_environment(jobctl, team):
     texts = {f"V{number}": text for number, text in enumerate(NASTY)}
     sets = [f"--set=env.{name}={text}" for name, text in texts.items()]
-    assert jobctl("submit", "collect", "--name", "forgotten", "--set=episodes=400", *sets).status == 0
+    assert jobctl("submit", "collect", "--name", "forgotten", hold_at(0), *sets).status == 0
     environment_of(team, "forgotten")
     team.namespace.kubectl("delete", "secret", "--selector=owner=helm,name=forgotten")
     values = json.loads(jobctl("status", "forgotten", "-o", "json").out)
@@ -87,7 +90,7 @@ def test_a_job_that_helm_has_forgotten_is_started_again_with_its_environment(job
         environ.setenv("KUBECONFIG", str(team.kubeconfig))
         backend = KubernetesBackend(None, None, print)
         try:
-            assert backend.values("forgotten")["env"] == texts
+            assert backend.values("forgotten")["env"] == {**texts, "JOBCTL_HOLD_AT": "0"}
         finally:
             backend.close()
     jobctl("delete", "forgotten")

@@ -252,9 +252,7 @@ def test_told_or_killed_in_turn_a_group_ends_with_the_weights_of_an_undisturbed_
     disturbed.held()
     disturbed.pods[1].send_signal(signal.SIGTERM)
     assert disturbed.wait(1) == {1: 75}
-    assert (
-        disturbed.message(1)["reason"] == "told to stop: saved after step 3 of 40"
-    )  # the next one: they do it together
+    assert disturbed.message(1)["reason"] == "told to stop: saved after step 3 of 40"  # the next one, done together
     assert disturbed.pods[0].poll() is None
     disturbed.start(1).held(fence=2)
     assert disturbed.resumptions(0) == [3]

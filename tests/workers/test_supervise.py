@@ -278,8 +278,8 @@ def test_no_progress_leaves_the_stacks_in_the_log_and_75(pod):
 
 
 def test_a_loop_that_beats_is_left_alone(pod):
-    beats = [word for step in range(8) for word in (f"beat {step}", "sleep 0.3")]
-    assert pod(*beats, "finish 0", JOBCTL_WATCHDOG_SECONDS="1").run()[0] == 0
+    beats = [word for step in range(15) for word in (f"beat {step}", "sleep 0.2")]
+    assert pod(*beats, "finish 0", JOBCTL_WATCHDOG_SECONDS="2").run()[0] == 0
 
 
 @pytest.mark.parametrize("script", [("burn 3",), ("beat 1", "busy burn 3")], ids=["imports", "one long call"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class Team:
 
     namespace: Any
     kubeconfig: Path
+    submitted: set[str] = field(default_factory=set)  # names of jobs
 
     @classmethod
     def of(cls, namespace: Any, directory: Path) -> Team:
@@ -103,14 +104,8 @@ def at(kubeconfig: Path, server: str, path: Path) -> Path:
     return path
 
 
-def typist(
-    team: Team, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., Said]]:
-    """A fixture's body: runs a command as somebody; what takes an image gets that of this checkout.
-
-    Afterwards no job is there that a test has submitted by name, however it ended.
-    """
-    names: set[str] = set()
+def typist(team: Team, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """Runs a command as somebody; what takes an image gets that of this checkout."""
     for name in ("JOBCTL_BACKEND", "JOBCTL_HOME"):
         monkeypatch.delenv(name, raising=False)
 
@@ -123,11 +118,17 @@ def typist(
             environment.setenv("KUBECONFIG", str(kubeconfig))
             status = main([*arguments, *given])
         if arguments[0] == "submit":
-            names.update(re.findall(r"--name[ =](\S+)", " ".join(arguments)))
+            team.submitted.update(re.findall(r"--name[ =](\S+)", " ".join(arguments)))
         return Said(status, *capfd.readouterr())
 
+    return run
+
+
+def tidily(team: Team, run: Callable[..., Said]) -> Iterator[Callable[..., Said]]:
+    """A fixture's body: a typist after whom no job is there that a test has submitted by name, however it ended."""
     yield run
-    for name in names:
+    while team.submitted:
+        name = team.submitted.pop()
         if team.leftovers(name):
             run("delete", name)
 

@@ -56,8 +56,8 @@ def test_ctrl_c_detaches_says_how_to_come_back_and_the_job_goes_on(arguments, jo
     assert process.returncode == 130
     assert "Stopped watching; x goes on: `jobctl " in err
     assert "Traceback" not in err
+    eventually(lambda: backend.record("x").pods[0]["status"]["phase"] == "Running")
     assert backend.record("x").controller == "alive"
-    assert backend.record("x").pods[0]["status"]["phase"] == "Running"
 
 
 def test_logs_follow_until_the_job_ends(jobctl, program, home):

@@ -45,6 +45,10 @@ def test_rights_are_named_as_kubectl_names_them():
     assert Right("get", "", "pods", "log") in needed()
 
 
+def test_a_command_in_a_pod_needs_get_before_kubernetes_1_35_and_create_from_then_on():
+    assert {Right(verb, "", "pods", "exec") for verb in ("get", "create")} <= set(needed())
+
+
 def node(labels: dict | None = None, taints: tuple = (), **spec: object) -> dict:
     return {"metadata": {"labels": labels or {}}, "spec": {"taints": list(taints), **spec}}
 

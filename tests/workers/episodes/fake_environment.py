@@ -77,8 +77,9 @@ class Troubled(FakeEnv):
         return super().reset(seed=seed, options=options)
 
     def step(self, action):
-        if self.trouble is not None:
-            self.trouble()
+        trouble, self.trouble = self.trouble, None
+        if trouble is not None:
+            trouble()
         return super().step(action)
 
 
