@@ -23,6 +23,7 @@ from workers.episodes.schema import TIMESTEP_IMAGE_BYTES
 from workers.episodes.writer import missing, recover
 from workers.errors import BadConfigError, GateMissedError, InterruptedRun
 from workers.metrics import Metrics
+from workers.room import when_there_is_room
 from workers.runtime import Runtime, owned_range, recorded_directory
 
 
@@ -166,14 +167,14 @@ def _record(
 def _finish(dataset: Path, settings: CollectSettings, config: Config, runtime: Runtime, progress: Progress) -> None:
     """Publishes this index's end; and the run's, if all indexes' episodes are there."""
     code, reason = 0, f"recorded its {progress.total} episodes"
-    entries = ledger.merge(dataset, settings.episodes)
+    entries = when_there_is_room(lambda: ledger.merge(dataset, settings.episodes), runtime, "the ledger")
     if entries is not None:
         report = check.check(dataset, len(entries), progress.beat)
         if report.damaged:
             report = _mend(dataset, report.damaged, settings, config, runtime, progress)
         code, reason = _conclude(dataset, entries, report, config, runtime)
     figures = {"episodes": progress.total, "recorded_by_this_attempt": progress.outcomes.total()}
-    results.publish_result(runtime, config, scope="index", code=code, reason=reason, figures=figures)
+    results.publish_with_room(runtime, config, scope="index", code=code, reason=reason, figures=figures)
     say(reason)
     if code:
         raise GateMissedError(reason)
@@ -207,7 +208,7 @@ def _conclude(
         reason = f"the dataset is complete but misses its check{unenforced}: {misses[0]}{more}"
     else:
         code, reason = 0, f"all {len(entries)} episodes are recorded and pass the data check"
-    results.publish_result(
+    results.publish_with_room(
         runtime,
         config,
         scope="run",

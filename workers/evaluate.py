@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from workers import document, results, storage, tasks, untrusted
 from workers.errors import BadConfigError, BadDataError, GateMissedError, InterruptedRun
 from workers.metrics import Metrics
+from workers.room import when_there_is_room
 from workers.runtime import Runtime, run_directory
 
 if TYPE_CHECKING:
@@ -53,10 +54,13 @@ def run(config: Config, runtime: Runtime) -> None:
     metrics = Metrics(runtime, config)
     metrics.serve()
     share = task.episodes[runtime.index :: config.replicas]
-    own = parts.read(runtime.index) or parts.publish(_judge(task, share, runtime, metrics))
+    own = parts.read(runtime.index)
+    if own is None:
+        own = _judge(task, share, runtime, metrics)
+        when_there_is_room(lambda: parts.publish(own), runtime, "what was predicted")
     if not parts.all_published():
         reason = f"judged {len(own)} of {len(task.episodes)} episodes; the index that ends last writes the report"
-        results.publish_result(runtime, config, scope="index", code=0, reason=reason, figures={"episodes": len(own)})
+        results.publish_with_room(runtime, config, scope="index", code=0, reason=reason, figures={"episodes": len(own)})
         print(reason, flush=True)
         return
     predictions = dict(own)
@@ -101,7 +105,7 @@ def _conclude(report: tasks.Report, facts: Mapping[str, Any], config: Config, ru
     if misses:
         reason = "; ".join(misses) if code else f"{reason}; gates missed, not enforced: {'; '.join(misses)}"
     tables = {**report.tables, "gates": _gates_table(config.gates, report.figures)}
-    results.publish_result(
+    results.publish_with_room(
         runtime,
         config,
         scope="run",
@@ -111,7 +115,7 @@ def _conclude(report: tasks.Report, facts: Mapping[str, Any], config: Config, ru
         tables=tables,
         files=lambda directory: _write(directory, report, tables["gates"], facts, runtime),
     )
-    results.publish_result(
+    results.publish_with_room(
         runtime, config, scope="index", code=code, reason=reason, figures=report.figures, tables=tables
     )
     for row in report.tables["predictors"]["rows"]:
@@ -197,9 +201,9 @@ class Parts:
         self._identity = {**identity, "replicas": config.replicas}
         storage.clean_temporaries(self._directory, runtime.fence)
 
-    def publish(self, predictions: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def publish(self, predictions: dict[str, torch.Tensor]) -> None:
         """Publish this index' part under its own number."""
-        from safetensors.torch import save_file
+        from workers.tensors import save_file
 
         def write(directory: Path) -> None:
             save_file(predictions, directory / PREDICTIONS)
@@ -207,7 +211,6 @@ class Parts:
 
         with contextlib.suppress(FileExistsError):
             storage.publish(self._directory / f"{self._runtime.index}.{self._runtime.fence:06d}", write)
-        return predictions
 
     def read(self, index: int) -> dict[str, torch.Tensor] | None:
         """The newest part of an index that is sound and of the same weights and data."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from workers import __version__, lease, storage, untrusted
 from workers.errors import InterruptedRun
+from workers.room import when_there_is_room
 from workers.runtime import Runtime, lease_directory, run_directory
 
 if TYPE_CHECKING:
@@ -104,6 +105,11 @@ def publish_result(
         with contextlib.suppress(FileExistsError):  # another was first: what it says may be the same
             return storage.publish(run_dir / "results" / f"run.{record['fence']:06d}", write)
     return known
+
+
+def publish_with_room(runtime: Runtime, config: "Config", **end: Any) -> Path:
+    """As `publish_result`, for a loop: a full disk is waited for, with signs of life, until somebody says stop."""
+    return when_there_is_room(lambda: publish_result(runtime, config, **end), runtime, "the result")
 
 
 def read_result(

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from full_disk import fill_once
 from held import wait_until_held
 from hypothesis import given
 from hypothesis import strategies as st
@@ -291,6 +292,16 @@ def test_a_full_volume_is_refused_before_the_first_episode(tmp_path, monkeypatch
     config = Config.model_validate(config_of(settings={"maxSteps": 200}))
     with pytest.raises(BadConfigError, match="1 MB free, two uncompressed episodes need 181 MB"):
         collect.run(config, Runtime(volume=tmp_path, tmp=tmp_path))
+
+
+def test_a_disk_that_is_full_at_the_end_is_waited_for(tmp_path, undisturbed, monkeypatch, capfd):
+    volume = Path(shutil.copytree(undisturbed.volume, tmp_path / "volume"))
+    full = fill_once(monkeypatch, "results")
+    collect.run(Config.model_validate(config_of(spec_hash="other")), Runtime(volume=volume, tmp=volume, fence=9))
+
+    assert full == set()
+    assert capfd.readouterr().out.count("waits for room") == 1
+    assert results.read_result(volume / "runs/run", "run")["specHash"] == "other"
 
 
 # --- what was damaged since it was recorded

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from full_disk import fill_once
 
 from workers import __version__, checkpoint, evaluate, results, storage, train
 from workers.config import Config
@@ -349,6 +350,15 @@ def test_a_signal_is_75_and_publishes_nothing(volume):
         evaluate.run(config(), Told(volume=volume, tmp=volume, metrics_port=0))
 
     assert not (volume / "runs/judge/results").exists()
+
+
+def test_a_disk_that_is_full_at_the_end_is_waited_for(volume, monkeypatch, capfd):
+    full = fill_once(monkeypatch, "predictions", "results")
+    evaluate.run(config(), process(volume))
+
+    assert full == set()
+    assert capfd.readouterr().out.count("waits for room") == 2
+    assert results.read_result(volume / "runs/judge", "run")["exitCode"] == 0
 
 
 @pytest.mark.parametrize(
