@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo salus test test-disruptions lint generate check-generated lock transcript bench cluster cluster-down image clean
+.PHONY: help setup setup-dev demo salus test test-disruptions test-pace lint generate check-generated lock transcript bench cluster cluster-down image clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18
@@ -25,6 +25,11 @@ test: setup-dev lint check-generated  ## linters, types, the import rule, genera
 
 test-disruptions: setup-dev  ## every disruption of running jobs on the cluster; writes its figures into docs/disruptions.md
 	@JOBCTL_REQUIRE_CLUSTER=1 $(BIN)/python scripts/disruptions.py
+
+test-pace: setup-dev  ## the tests that hold jobs in the middle, with loops ten times slower and with steps that take nothing
+	@for pace in 10 0; do \
+	  echo "== pace $$pace"; JOBCTL_TEST_PACE=$$pace $(BIN)/python -m pytest -m 'held and not disruptions' || exit 1; \
+	done
 
 lint:  ## ruff, mypy, import-linter
 	$(BIN)/ruff check .

@@ -1,7 +1,8 @@
 # jobctl with Helm and its charts, for running it inside a cluster (a CI step, a CronJob): uid 1000, read-only root.
 #   docker build -f docker/jobctl.Dockerfile -t jobctl:0.1.0 .
 #   docker run --rm jobctl:0.1.0 render train
-# BUILD_BASE and BASE must hold the same Python (3.11 or newer) at the same place.
+# BUILD_BASE and BASE must hold the same Python (3.11 or newer) at the same place. Tags move: pin both by digest, such as
+#   --build-arg BASE=python:3.11-slim-bookworm@sha256:…   (docs/security.md says how to find it)
 ARG BUILD_BASE=python:3.11-bookworm
 ARG BASE=python:3.11-slim-bookworm
 
@@ -27,10 +28,12 @@ COPY charts/ /opt/source/charts/
 COPY jobctl/ /opt/source/jobctl/
 ARG VERSION=0.1.0
 ARG REVISION=unknown
+ARG BASE
 LABEL org.opencontainers.image.title="jobctl" \
       org.opencontainers.image.description="Kubernetes batch jobs for collecting episodes, training and evaluating" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.base.name="${BASE}" \
       org.opencontainers.image.licenses="Apache-2.0"
 USER 1000:1000
 WORKDIR /tmp

@@ -1,7 +1,8 @@
 # The workers' image: everything that `python -m workers` needs, run as uid 1000 on a read-only root.
 #   docker build -f docker/worker.Dockerfile -t jobctl-worker:0.1.0 .
 #   docker build -f docker/worker.Dockerfile --build-arg REQUIREMENTS=cuda.txt -t jobctl-worker:0.1.0-cuda .
-# BUILD_BASE and BASE must hold the same Python (3.11 or newer) at the same place.
+# BUILD_BASE and BASE must hold the same Python (3.11 or newer) at the same place. Tags move: pin both by digest, such as
+#   --build-arg BASE=python:3.11-slim-bookworm@sha256:…   (docs/security.md says how to find it)
 ARG BUILD_BASE=python:3.11-bookworm
 ARG BASE=python:3.11-slim-bookworm
 
@@ -30,10 +31,12 @@ ENV PATH=/opt/jobctl/bin:$PATH PYTHONPATH=/opt/source PYTHONUNBUFFERED=1 PYTHOND
 COPY workers/ /opt/source/workers/
 ARG VERSION=0.1.0
 ARG REVISION=unknown
+ARG BASE
 LABEL org.opencontainers.image.title="jobctl-worker" \
       org.opencontainers.image.description="Collects episodes, trains on them, evaluates the result" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.base.name="${BASE}" \
       org.opencontainers.image.licenses="Apache-2.0"
 USER 1000:1000
 WORKDIR /tmp

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -82,9 +82,9 @@ class Backend(Protocol):
     name: str
 
     def submit(self, release: Release) -> int:
-        """Start it; the revision that it became. An older one of the same name is told to end.
+        """Start it as its revision, which it returns. An older one of the same name is told to end.
 
-        RefusedError comes before any start.
+        RefusedError comes before any start; it is an OvertakenError where that revision is another call's by now.
         """
 
     def records(self) -> list[Record]:
@@ -105,8 +105,8 @@ class Backend(Protocol):
     def cancel(self, name: str) -> None:
         """Suspend, and mark as not wanted any more."""
 
-    def delete(self, name: str) -> None:
-        """Stop and forget the job. What it wrote on its volume stays."""
+    def delete(self, name: str) -> int:
+        """Stop and forget the job; how many of its pods are still ending. What it wrote on its volume stays."""
 
     def logs(self, name: str, index: int | None, follow: bool) -> Iterator[LogLine]:
         """The lines of one index (None: of all), all attempts, oldest first; `follow` goes on until the job ends."""
@@ -130,6 +130,11 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Remove what reading needed. May be called more than once."""
+
+
+def live(pods: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Those pods that run, or may yet."""
+    return [pod for pod in pods if (pod.get("status") or {}).get("phase") in ("Pending", "Running")]
 
 
 def claim_of(values: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@
     ├── NotFoundError      3   no such job, result, replica
     ├── UnreachableError   4   the cluster doesn't answer
     └── RefusedError       5   the backend or the cluster says no
+        └── OvertakenError     another call is at work on the same job: look again, and decide anew
 
 Each message says what failed, on which object, and what to try.
 """
@@ -32,6 +33,10 @@ class UnreachableError(JobctlError):
 
 class RefusedError(JobctlError):
     exit_status = 5
+
+
+class OvertakenError(RefusedError):
+    """The job is no longer what this call has seen of it: another call came first. Nothing was done."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

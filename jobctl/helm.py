@@ -1,4 +1,4 @@
-"""The only caller of Helm. Values go in as JSON on standard input, objects come back as parsed documents."""
+"""The only caller of Helm. Values go in as YAML on standard input, objects come back as parsed documents."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from jobctl.errors import JobctlError, UsageError
 
 TIMEOUT_SECONDS = 60
 OLDEST_KUBERNETES = "1.34.0"  # that the chart takes
+OLDEST_HELM = (3, 18)  # that holds values against a schema of draft 2020-12; the chart says so, too
 # Helm lives for a tenth of a second: without the garbage collector it takes a quarter less time.
 GO_SETTINGS = {"GOGC": "off", "GOMEMLIMIT": "512MiB"}
 
@@ -39,6 +40,51 @@ def find_helm(environ: Mapping[str, str] | None = None) -> Path:
             f"Helm is neither on PATH nor at {beside}: run `make setup`, or set JOBCTL_HELM to the program."
         )
     return Path(found)
+
+
+def version(program: Path) -> str:
+    """What a Helm says of itself, such as v4.3.1. Raises JobctlError where it says nothing of that kind."""
+    try:
+        done = subprocess.run(
+            [str(program), "version", "--template", "{{.Version}}"],
+            capture_output=True, encoding="utf-8", errors="replace", timeout=TIMEOUT_SECONDS, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise JobctlError(
+            f"Helm ({program}) can't be started: {error}. Set JOBCTL_HELM to a working program."
+        ) from error
+    said = done.stdout.strip()
+    if not _VERSION.match(said):
+        raise JobctlError(f"{program} is no Helm: it does not say its version. Set JOBCTL_HELM to Helm 3.18 or newer.")
+    return said
+
+
+_VERSION = re.compile(r"v(?P<major>\d+)\.(?P<minor>\d+)")
+
+
+def check_version(program: Path) -> str:
+    """The version. Raises JobctlError for a Helm that is older than the charts need."""
+    said = version(program)
+    found = _VERSION.match(said)
+    assert found is not None
+    if (int(found["major"]), int(found["minor"])) < OLDEST_HELM:
+        raise JobctlError(
+            f"Helm ({program}) is {said}, and jobctl needs {'.'.join(map(str, OLDEST_HELM))} or newer: "
+            "install a newer one, or set JOBCTL_HELM to it."
+        )
+    return said
+
+
+def to_yaml(values: Mapping[str, Any]) -> str:
+    r"""The values for Helm's YAML parser, in ASCII: JSON, with \U0001F680 where JSON would have two halves.
+
+    So no character is one that YAML folds, takes for the end of a line, or refuses. Raises ValueError for no number.
+    """
+    text = json.dumps(values, allow_nan=False, ensure_ascii=False)
+    return _NOT_PLAIN.sub(lambda found: f"\\U{ord(found[0]):08X}", text)
+
+
+_NOT_PLAIN = re.compile(r"[^\x20-\x7e]")  # stands in strings alone: the rest of JSON, as it is written here, is ASCII
 
 
 def template(
@@ -85,7 +131,7 @@ class Rendering:
         import yaml
 
         process, self._process = self._process or _start(self._arguments), None
-        output = _finish(process, self._arguments, json.dumps(values, allow_nan=False), TIMEOUT_SECONDS)
+        output = _finish(process, self._arguments, to_yaml(values), TIMEOUT_SECONDS)
         return [document for document in yaml.load_all(output, Loader=yaml.CSafeLoader) if document]
 
     def __enter__(self) -> Rendering:
@@ -125,7 +171,15 @@ def _start(arguments: list[str]) -> subprocess.Popen[str]:
     command = [str(find_helm()), *arguments]
     pipe = subprocess.PIPE
     try:
-        return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=GO_SETTINGS | os.environ)
+        return subprocess.Popen(
+            command,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            encoding="utf-8",  # Helm's own, whatever the user's is
+            errors="backslashreplace",
+            env=GO_SETTINGS | os.environ,
+        )
     except OSError as error:
         raise JobctlError(
             f"Helm ({command[0]}) can't be started: {error}. Set JOBCTL_HELM to a working program."
@@ -150,7 +204,10 @@ def _finish(
             process.kill()
             raise
     if process.returncode != 0:
-        raise error_of(stderr)
+        refused = error_of(stderr)
+        if isinstance(refused, HelmError):  # what an old Helm says is about anything but its age
+            check_version(Path(str(process.args[0])) if isinstance(process.args, list) else find_helm())
+        raise refused
     if UNRECORDED in stderr:  # it says so in its log alone, and ends with 0
         raise HelmError("the release was made, but could not be recorded", stderr)
     return stdout

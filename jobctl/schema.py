@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 from jobctl.chart import chart_directory, read_yaml
+from jobctl.documents import LIST_ITEM, Keys
 from jobctl.errors import nearest
 
 
@@ -23,8 +24,16 @@ def read_schema() -> dict[str, Any]:
 
 def setting_names() -> set[str]:
     """Every setting of any task and kind: scripts/schemas.py names their schemas TASK.KIND."""
-    nodes = [node for title, node in read_schema()["$defs"].items() if "." in title]
-    return {name for node in nodes for name in node.get("properties", {})}
+    return {name for node in _setting_schemas() for name in node.get("properties", {})}
+
+
+def _setting_schemas() -> list[Mapping[str, Any]]:
+    return [node for title, node in read_schema()["$defs"].items() if "." in title]
+
+
+def setting_default(task: str, kind: str, name: str) -> Any:
+    """What a setting is where a spec leaves it open. Raises KeyError for one without a default."""
+    return read_schema()["$defs"][f"{task}.{kind}"]["properties"][name]["default"]
 
 
 @cache
@@ -36,6 +45,47 @@ def read_defaults() -> dict[str, Any]:
 def _resolve(node: Mapping[str, Any]) -> Mapping[str, Any]:
     reference = node.get("$ref")
     return {**read_schema()["$defs"][reference.removeprefix("#/$defs/")], **node} if reference else node
+
+
+@cache
+def knobs() -> dict[str, str]:
+    """What a spec may set of the environment that begins with JOBCTL_, each with its meaning."""
+    return read_yaml(chart_directory() / "knobs.yaml")
+
+
+@cache
+def takes_text(path: Keys) -> bool:
+    """Whether a value is what was typed at this path of a spec: text is meant there, or a quantity."""
+    if path == ("name",):  # the release's: no key of the chart's values
+        return True
+    nodes = _nodes_at(path)
+    return bool(nodes) and all(map(_is_text, nodes))
+
+
+def _nodes_at(path: Keys) -> list[Mapping[str, Any]]:
+    """What the schema says there. Of a setting each task and kind has its say: which is meant is not known yet."""
+    nodes: list[Mapping[str, Any]] = [read_schema()]
+    if path[:1] == ("settings",):
+        nodes, path = _setting_schemas(), path[1:]
+    for part in path:
+        nodes = [below for node in nodes if (below := _below(_resolve(node), part)) is not None]
+    return nodes
+
+
+def _below(node: Mapping[str, Any], part: str) -> Mapping[str, Any] | None:
+    if part == LIST_ITEM:
+        return node.get("items")
+    other = node.get("additionalProperties")
+    return node.get("properties", {}).get(part, other if isinstance(other, dict) else None)
+
+
+def _is_text(node: Mapping[str, Any]) -> bool:
+    node = _resolve(node)
+    if "enum" in node:
+        return all(isinstance(option, str | None) for option in node["enum"])
+    types = node.get("type", [])
+    words = set(types if isinstance(types, list) else [types])
+    return "x-text" in node or "x-typed" in node or ("string" in words and words <= {"string", "null"})
 
 
 def with_numbers(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,7 +130,19 @@ def problems(values: Mapping[str, Any]) -> list[str]:
     import jsonschema_rs
 
     validator = jsonschema_rs.validator_for(read_schema())
-    return [_sentence(error) for error in validator.iter_errors(dict(values))]
+    return [*(_sentence(error) for error in validator.iter_errors(dict(values))), *_no_texts(values, ())]
+
+
+def _no_texts(value: Any, path: Keys) -> Iterable[str]:
+    """Numbers and booleans where text is meant and the schema lets them pass (so that the chart can say what to do)."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _no_texts(item, (*path, str(key)))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _no_texts(item, (*path, LIST_ITEM))
+    elif isinstance(value, bool | int | float) and any("x-text" in _resolve(node) for node in _nodes_at(path)):
+        yield f"{'.'.join(path)} is {shown(value)}, which is no text: put it in quotes."
 
 
 def _sentence(error: Any) -> str:
@@ -115,9 +177,11 @@ def _unexpected(path: str, _: Any, node: Mapping[str, Any], kind: Any) -> str:
     return " ".join(f"{place} has no key {key!r}{hint(key)}." for key in kind.unexpected)
 
 
-def _wrong_type(path: str, value: Any, _: Mapping[str, Any], kind: Any) -> str:
+def _wrong_type(path: str, value: Any, node: Mapping[str, Any], kind: Any) -> str:
     types = set(kind.types)
-    if {"integer", "number"} & types and "boolean" not in types:
+    if "x-text" in node:
+        types -= {"number", "boolean"}
+    elif {"integer", "number"} & types and "boolean" not in types:
         types.discard("string")  # numbers as text are for Helm
     words = {
         "object": "a mapping",
@@ -140,7 +204,18 @@ def _no_match(path: str, value: Any, node: Mapping[str, Any], _: Any) -> str:
     if _is_number(node):
         return f"{path} is {shown(value)}: it must be a {'whole ' if 'integer' in node['type'] else ''}number."
     described = node.get("description", f"it must match {node.get('pattern')}.")
-    return f"{path} is {shown(value)}: {described[0].lower()}{described[1:].rstrip('.')}."
+    return f"{path} is {shown(value)}: {_lowered(described)}."
+
+
+def _bad_name(path: str, name: str, node: Mapping[str, Any]) -> str:
+    described = node.get("description")
+    return f"{path}: {name!r} can't be a name there{f': {_lowered(described)}' if described else ''}."
+
+
+def _lowered(description: str) -> str:
+    """A description as the end of a sentence."""
+    is_shouted = description[1:2].isupper()
+    return (description[:1] if is_shouted else description[:1].lower()) + description[1:].rstrip(".")
 
 
 def _bound(words: str) -> Any:
@@ -167,7 +242,7 @@ WORDINGS: Mapping[str, Any] = {
     "maxItems": _count("at most"),
     "minLength": _count("at least"),
     "maxLength": _count("at most"),
-    "propertyNames": lambda path, value, node, kind: f"{path}: {kind.error.instance!r} can't be a name there.",
+    "propertyNames": lambda path, value, node, kind: _bad_name(path, kind.error.instance, node),
     "required": lambda path, value, node, kind: f"{path} lacks the key {kind.property!r}.",
 }
 

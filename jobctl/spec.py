@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from jobctl import documents
+from jobctl import documents, texts
 from jobctl.chart import profile_names
 from jobctl.errors import UsageError, nearest
 from jobctl.schema import problems as schema_problems
-from jobctl.schema import read_defaults, read_schema, setting_names, shown, with_numbers
+from jobctl.schema import read_defaults, read_schema, setting_names, shown, takes_text, with_numbers
 
 Kind = Literal["collect", "train", "eval"]
 KINDS: tuple[Kind, ...] = ("collect", "train", "eval")
@@ -82,6 +82,7 @@ class Asked:
 
     keys: Mapping[str, Any]
     source: str
+    team: Sequence[tuple[Path, Sequence[str]]] = ()  # the team's files and the keys that each sets
 
     @property
     def name(self) -> object:
@@ -112,24 +113,26 @@ def ask(
     Later wins: the team's defaults, the file's documents, `flags` (keys of the spec), `assignments` (`--set`), which
     both hold for every document. Without a name a job is called after its kind. Raises UsageError.
     """
-    found = documents.read(file) if file else [{}]
-    team = documents.team_defaults(file.parent if file else Path(), environ)
+    found = documents.read(file, takes_text) if file else [{}]
+    files = documents.team_files(file.parent if file else Path(), environ, takes_text)
+    team = documents.merge_all(defaults for _, defaults in files)
+    said = [(path, documents.paths(defaults)) for path, defaults in files]
     over = documents.merge_all([flags or {}, *map(_assignment, assignments)])
     jobs = []
     for number, document in enumerate(found, 1):
         source = _source(file, number if len(found) > 1 else None)
         if kind and document.get("kind", kind) != kind:
             raise UsageError(f"{source} is a {document['kind']} job, not {kind}: leave {kind} out of the command.")
-        jobs.append(Asked(documents.merge_all([team, document, {"kind": kind} if kind else {}, over]), source))
+        jobs.append(Asked(documents.merge_all([team, document, {"kind": kind} if kind else {}, over]), source, said))
     _refuse_same_names(jobs)
     return jobs
 
 
 def _assignment(text: str) -> dict[str, Any]:
     """One `--set`; `steps=400` is short for `settings.steps=400` where only a setting has that name."""
-    assigned = documents.assignment(text)
-    (key,) = assigned
-    return {"settings": assigned} if key in setting_names() and key not in read_schema()["properties"] else assigned
+    (key, *_) = documents.assigned_key(text)
+    is_bare = key in setting_names() and key not in read_schema()["properties"]
+    return documents.assignment(f"settings.{text}" if is_bare else text, takes_text)
 
 
 def _source(file: Path | None, number: int | None) -> str:
@@ -153,6 +156,8 @@ def validate(asked: Mapping[str, Any], source: str = "the spec", *, by_schema: b
 
     `by_schema=False` leaves out what Helm finds by itself, holding the values against the same schema.
     """
+    if unencodable := list(texts.unencodable(asked)):  # nothing else can be made of such a text
+        raise _refusal(unencodable, source)
     kind_problems = list(_kind_problems(asked))
     if kind_problems:  # all that follows depends on the kind
         raise _refusal(kind_problems, source)
@@ -204,8 +209,11 @@ def _other_problems(full: Mapping[str, Any]) -> Iterable[str]:
         yield "from is missing: eval judges the weights of a run, so name one (from: RUN)."
     if full["kind"] == "collect" and full["from"]:
         yield "from has no meaning for collect: it starts from no run's weights; leave it out."
+    if full["kind"] == "collect" and full["data"] and not str(full["data"]).startswith("datasets/"):
+        yield f"data is {shown(full['data'])}, but collect writes below datasets/ only: name datasets/NAME."
     if full["kind"] == "train" and full["gates"]:
         yield "gates have no meaning for train: state them in collect (data) and eval (quality)."
     if isinstance(full["env"], Mapping) and isinstance(full["secretEnv"], Mapping):
         for name in sorted(full["env"].keys() & full["secretEnv"].keys()):
             yield f"{name} stands in both env and secretEnv: keep one."
+    yield from texts.problems(full)

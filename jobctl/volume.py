@@ -32,7 +32,7 @@ from jobctl.untrusted import (
 
 RESULT = "result.json"
 MANIFEST = "manifest.json"
-MODEL = "model.safetensors"
+MODEL, STATE = "model.safetensors", "state.json"
 TAIL_BYTES = 64 * 1024
 TAIL_LINES = 64
 CHUNK_BYTES = 1024 * 1024
@@ -105,6 +105,21 @@ class Result(Published):
         return self.exit_code == 0 or self.data.get("jobUid") == job_uid
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """The newest checkpoint of a training, as its state tells: of the spec that wrote it, what is known."""
+
+    step: int
+    spec_hash: str | None
+    spec: dict[str, Any] | None
+
+    @classmethod
+    def of(cls, found: object) -> Checkpoint | None:
+        """From {"step", "specHash", "spec"}; None where that names no step."""
+        step = whole(found, "step")
+        return None if step is None else cls(step, text(found, "specHash"), mapping(found, "spec") or None)
+
+
 class VolumeReader(Protocol):
     """How the runs of one volume are read. What can't be read, or is half-written, is left out."""
 
@@ -125,6 +140,9 @@ class VolumeReader(Protocol):
 
     def weights(self, run: str) -> Published | None:
         """The best published weights, else those of the newest checkpoint."""
+
+    def checkpoint(self, run: str) -> Checkpoint | None:
+        """The newest checkpoint of a training. Raises JobctlError where the volume can't be read."""
 
     def read(self, run: str, path: str) -> Generator[bytes, None, None]:
         """A file below runs/NAME, in chunks. Raises NotFoundError where there is none."""
@@ -172,6 +190,9 @@ class Run:
 
     def weights(self) -> Published | None:
         return self.volume.weights(self.name)
+
+    def checkpoint(self) -> Checkpoint | None:
+        return self.volume.checkpoint(self.name)
 
     def place_of(self, path: str) -> str:
         """Where a path below runs/NAME lies, for people."""
@@ -239,19 +260,31 @@ class DirectoryReader:
         return [name.removesuffix(".json") for name in names if name.endswith(".json") and not name.startswith(".")]
 
     def weights(self, run: str) -> Published | None:
-        """Those of a writer that woke up after its successor had taken over are passed over, as the workers do."""
-        adopted = self._adopted(run)
         for kind in ("best", "checkpoints"):
-            candidates = [
-                (int(step["step"]), fence, name)
-                for name, stem, fence in self._fenced(run, kind)
-                if (step := _STEP.fullmatch(stem)) and not _superseded(adopted, int(step["step"]), fence)
-            ]
-            for _, _, name in sorted(candidates, reverse=True):
+            for _, name in self._steps(run, kind):
                 found = Published.of(f"{kind}/{name}", self._listed(run, kind, name))
                 if found.files and MODEL in found.files:
                     return found
         return None
+
+    def checkpoint(self, run: str) -> Checkpoint | None:
+        for step, name in self._steps(run, "checkpoints"):
+            if (state := self._object(run, "checkpoints", name, STATE)) is not None:
+                return Checkpoint.of({**state, "step": step})
+        return None
+
+    def _steps(self, run: str, kind: str) -> list[tuple[int, str]]:
+        """(step, name) of the publications, newest first.
+
+        Those of a writer that woke up after its successor had taken over are passed over, as the workers do.
+        """
+        adopted = self._adopted(run)
+        found = [
+            (int(step["step"]), fence, name)
+            for name, stem, fence in self._fenced(run, kind)
+            if (step := _STEP.fullmatch(stem)) and not _superseded(adopted, int(step["step"]), fence)
+        ]
+        return [(step, name) for step, _, name in sorted(found, reverse=True)]
 
     def read(self, run: str, path: str) -> Generator[bytes, None, None]:
         try:

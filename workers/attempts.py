@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from workers import lease, storage
+from workers import lease, storage, untrusted
 from workers.errors import PeersLostError, StuckError
 from workers.results import iso
 from workers.runtime import Runtime
@@ -22,6 +22,14 @@ SCHEMA = "jobctl.attempt/v1"
 STUCK_AFTER = 3
 MAX_LOG_BYTES = 64 * 2**20
 _QUEUED_LINES = 10_000
+_FIELDS: dict[str, untrusted.Types] = {
+    "jobUid": str,
+    "fence": int,
+    "startedAt": str,
+    "progressBefore": int,
+    "end": (dict, type(None)),
+}
+_END: dict[str, untrusted.Types] = {"exitCode": int, "reason": str, "signalled": bool}
 _CGROUP_PEAK = Path("/sys/fs/cgroup/memory.peak")  # exists in a container under cgroup v2, not at a machine's root
 
 
@@ -64,8 +72,10 @@ def records(run_dir: Path, index: int, job_uid: str | None = None) -> list[dict[
     """The attempts of an index (of one Job), oldest first. Unreadable ones are left out: they decide nothing alone."""
     found = []
     for path in (run_dir / "attempts").glob(f"{index}.*.json"):
-        with contextlib.suppress(storage.CorruptError, FileNotFoundError):
-            found.append(storage.read_json(path))
+        with contextlib.suppress(untrusted.CorruptError, FileNotFoundError):
+            record = untrusted.read_record(path, _FIELDS, root=run_dir)
+            if record["end"] is None or untrusted.misfit(record["end"], _END) is None:
+                found.append(record)
     mine = [record for record in found if job_uid is None or record["jobUid"] == job_uid]
     return sorted(mine, key=lambda record: (record["fence"], record["startedAt"]))
 
@@ -97,19 +107,15 @@ def require_progress(history: Sequence[dict[str, Any]], mark: int) -> None:
         )
 
 
-def progress_mark(kind: str, run_dir: Path, dataset: Path, index: int, episodes: range | None) -> int:
+def progress_mark(kind: str, run_dir: Path, dataset: Path, index: int, episodes: range) -> int:
     """What this index has published, as a number that grows: counted on the volume, never taken from the loop's word.
 
-    train: 1 + the newest checkpoint's step; collect: entries in the ledger (of this index's `episodes` where known);
-    eval: results.
+    train: 1 + the newest checkpoint's step; collect: entries in the ledger for this index's `episodes`; eval: results.
     """
     if kind == "collect":
-        entries = [path.stem for path in (dataset / "ledger").glob("*.json") if path.stem.isdigit()]
-        return sum(episodes is None or int(entry) in episodes for entry in entries)
+        return sum(untrusted.whole_number(path.stem) in episodes for path in (dataset / "ledger").glob("*.json"))
     if kind == "train":
-        limits = lease.adopted_limits(run_dir / "lease" / "0")
-        named = [(stem, fence) for stem, fence, _ in storage.fenced(run_dir / "checkpoints")]
-        steps = [(int(stem.removeprefix("step-")), fence) for stem, fence in named if stem.startswith("step-")]
+        limits, steps = lease.adopted_limits(run_dir / "lease" / "0"), storage.steps(run_dir / "checkpoints")
         return max((1 + step for step, fence in steps if not limits.superseded(step, fence)), default=0)
     return sum(stem == str(index) for stem, _, _ in storage.fenced(run_dir / "results"))
 
@@ -138,7 +144,7 @@ class Log:
 
     def say(self, text: str) -> None:
         stamp = time.strftime("%H:%M:%S")
-        self.line(f"{stamp} {text}\n".encode())
+        self.line(f"{stamp} {text}\n".encode(errors="backslashreplace"))
 
     def line(self, line: bytes) -> None:
         sys.stdout.buffer.write(line)

@@ -7,47 +7,48 @@ range of numbers; whoever sees all episodes recorded merges them, checks them, a
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from workers import envs, results, rollouts, simulators, storage
+from workers import document, envs, results, rollouts, simulators
 from workers.config import Config
 from workers.envs.settings import CollectSettings
 from workers.episodes import check, ledger, plots, reader
 from workers.episodes.schema import TIMESTEP_IMAGE_BYTES
-from workers.episodes.writer import recover
+from workers.episodes.writer import missing, recover
 from workers.errors import BadConfigError, GateMissedError, InterruptedRun
 from workers.metrics import Metrics
-from workers.runtime import Runtime, data_directory, owned_range, run_directory
+from workers.runtime import Runtime, owned_range, recorded_directory
 
 
 def run(config: Config, runtime: Runtime) -> None:
-    """Records this index's missing episodes; returns when they are recorded (and the dataset, if complete, is sound).
+    """Records this index's missing episodes, and again those that are gone or damaged; returns when they are recorded
+    (and the dataset, if complete, is sound).
 
-    Raises BadConfigError for settings or gates that don't fit the dataset, GateMissedError after publishing a dataset
+    Raises BadConfigError for settings, gates or `data` that don't fit, BadDataError where a damaged episode can't be
+    recorded again as it was, GateMissedError after publishing a dataset
     that misses its check or a gate, InterruptedRun when told to stop: what is recorded stays.
     """
     settings = config.settings_as(CollectSettings)
     check.require_gates(config.gates)
-    dataset = data_directory(runtime.volume, config.data, config.run)
+    dataset = recorded_directory(runtime.volume, config.data, config.run)
     _open_dataset(dataset, settings, config.task)
     mine = owned_range(settings.episodes, config.replicas, runtime.index)
-    recover(dataset, mine)
-    recorded = {entry.episode for entry in ledger.recorded(dataset)}
-    missing = [number for number in mine if number not in recorded]
-    say(f"index {runtime.index} of {config.replicas}: {len(missing)} of its {len(mine)} episodes are missing")
+    recover(dataset, mine, runtime.progress, say)
+    due = missing(dataset, mine)
+    say(f"index {runtime.index} of {config.replicas}: {len(due)} of its {len(mine)} episodes are missing")
     metrics = Metrics(runtime, config)
     metrics.serve()
-    if len(missing) < len(mine):
+    if len(due) < len(mine):
         metrics.inc("resumes_total")
-    progress = Progress(runtime, metrics, settings.episodes, len(mine), len(mine) - len(missing))
-    if missing:
-        _record(dataset, missing, settings, config, runtime, progress)
+    progress = Progress(runtime, metrics, settings.episodes, len(mine), len(mine) - len(due))
+    if due:
+        _record(dataset, due, settings, config, runtime, progress)
     _finish(dataset, settings, config, runtime, progress)
 
 
@@ -70,6 +71,11 @@ class Progress:
     def beat(self) -> None:
         """A sign of life between episodes."""
         self.runtime.progress(step=self.recorded, steps=self.total)
+
+    def again(self, count: int) -> None:
+        """So many episodes have to be recorded again."""
+        self.recorded = max(0, self.recorded - count)
+        self.beat()
 
     def wait(self, why: str) -> None:
         """Alive, but nothing can be written: said once."""
@@ -116,7 +122,7 @@ def _open_dataset(dataset: Path, settings: CollectSettings, task: str) -> None:
             f"{dataset} was begun with {', '.join(differing)}: "
             "keep these settings, name other `data`, or start with --fresh"
         )
-    last = max((entry.episode for entry in ledger.recorded(dataset)), default=-1)
+    last = max(ledger.numbers(dataset), default=-1)
     if last >= settings.episodes:
         raise BadConfigError(
             f"{dataset} holds episode {last} already, but settings.episodes asks for {settings.episodes} only: "
@@ -136,20 +142,20 @@ def _require_room(dataset: Path, settings: CollectSettings) -> None:
 
 def _record(
     dataset: Path,
-    missing: Sequence[int],
+    due: Sequence[int],
     settings: CollectSettings,
     config: Config,
     runtime: Runtime,
     progress: Progress,
 ) -> None:
-    count = min(settings.envs_on(config.device, len(os.sched_getaffinity(0))), len(missing))
+    count = min(settings.envs_on(config.device, len(os.sched_getaffinity(0))), len(due))
     say(f"starting {count} simulator{'s' if count > 1 else ''}")
     plan = rollouts.Plan(dataset, runtime.fence, settings, envs.maker(settings))
     stopped = runtime.stop.is_set
     if count == 1:
-        rollouts.record(plan, missing, stopped, progress)
+        rollouts.record(plan, due, stopped, progress)
     else:
-        simulators.record_side_by_side(count, plan, missing, stopped, progress)
+        simulators.record_side_by_side(count, plan, due, stopped, progress)
     if stopped():
         progress.beat()
         raise InterruptedRun(
@@ -162,7 +168,10 @@ def _finish(dataset: Path, settings: CollectSettings, config: Config, runtime: R
     code, reason = 0, f"recorded its {progress.total} episodes"
     entries = ledger.merge(dataset, settings.episodes)
     if entries is not None:
-        code, reason = _conclude(dataset, entries, config, runtime, progress)
+        report = check.check(dataset, len(entries), progress.beat)
+        if report.damaged:
+            report = _mend(dataset, report.damaged, settings, config, runtime, progress)
+        code, reason = _conclude(dataset, entries, report, config, runtime)
     figures = {"episodes": progress.total, "recorded_by_this_attempt": progress.outcomes.total()}
     results.publish_result(runtime, config, scope="index", code=code, reason=reason, figures=figures)
     say(reason)
@@ -170,11 +179,25 @@ def _finish(dataset: Path, settings: CollectSettings, config: Config, runtime: R
         raise GateMissedError(reason)
 
 
+def _mend(
+    dataset: Path,
+    damaged: Sequence[int],
+    settings: CollectSettings,
+    config: Config,
+    runtime: Runtime,
+    progress: Progress,
+) -> check.Report:
+    """Records episodes again that were damaged since they were recorded, whoever owns them, and checks once more."""
+    say(f"damaged, recorded again: {', '.join(f'episode {number}' for number in damaged)}")
+    progress.again(len(damaged))
+    _record(dataset, damaged, settings, config, runtime, progress)
+    return check.check(dataset, settings.episodes, progress.beat)
+
+
 def _conclude(
-    dataset: Path, entries: list[ledger.Entry], config: Config, runtime: Runtime, progress: Progress
+    dataset: Path, entries: list[ledger.Entry], report: check.Report, config: Config, runtime: Runtime
 ) -> tuple[int, str]:
-    """Checks the merged dataset and publishes results/run.FENCE; (exit code, reason)."""
-    report = check.check(dataset, len(entries), progress.beat)
+    """Publishes results/run.NUMBER on the merged dataset that was checked; (exit code, reason)."""
     misses = [*report.problems, *check.missed_gates(config.gates, report.figures)]
     if misses:
         more = f" (and {len(misses) - 1} more)" if len(misses) > 1 else ""
@@ -184,27 +207,16 @@ def _conclude(
         reason = f"the dataset is complete but misses its check{unenforced}: {misses[0]}{more}"
     else:
         code, reason = 0, f"all {len(entries)} episodes are recorded and pass the data check"
-
-    def files(directory: Path) -> None:
-        _write_report(directory, dataset, entries, report, misses)
-
-    run_dir = run_directory(runtime.volume, config.run)
-    before = results.read_result(run_dir, "run")
-    told = before and (before["specHash"], before["jobUid"], before["exitCode"])
-    if told != (config.spec_hash, runtime.job_uid, code):
-        # Leases of different indexes count on their own: the run's results have a number of their own.
-        fences = [fence for stem, fence, _ in storage.fenced(run_dir / "results") if stem == "run"]
-        numbered = dataclasses.replace(runtime, fence=max(fences, default=0) + 1)
-        results.publish_result(
-            numbered,
-            config,
-            scope="run",
-            code=code,
-            reason=reason,
-            figures=report.figures,
-            tables={**report.tables, "misses": {"columns": ["what"], "rows": [[miss] for miss in misses]}},
-            files=files,
-        )
+    results.publish_result(
+        runtime,
+        config,
+        scope="run",
+        code=code,
+        reason=reason,
+        figures=report.figures,
+        tables={**report.tables, "misses": {"columns": ["what"], "rows": [[miss] for miss in misses]}},
+        files=lambda directory: _write_report(directory, dataset, entries, report, misses),
+    )
     return code, reason
 
 
@@ -214,19 +226,22 @@ def _write_report(
     (directory / "plots").mkdir()
     plots.plot_outcomes(entries, directory / "plots" / "outcomes.png")
     shown = next((entry for entry in entries if entry.outcome == "drop"), entries[0])
+    pictures = [document.Picture("plots/outcomes.png", "outcomes")]
     if not report.problems:  # a damaged episode can't be drawn
         path = ledger.path_of(dataset, shown)
         arrays = reader.read_arrays(path, shown, ("signals", "horizon_labels"))
         images = reader.read_instants(path, shown, plots.INSTANTS)
         plots.plot_episode(shown, arrays, images, directory / "plots" / "episode.png")
-    lines = [f"# {dataset.name}: {len(entries)} episodes", ""]
-    lines += [f"- {miss}" for miss in misses] or ["All checks and gates hold."]
-    for name, table in report.tables.items():
-        lines += ["", f"## {name.capitalize()}", "", _row(table["columns"]), _row(["---"] * len(table["columns"]))]
-        lines += [_row([f"{cell:.4g}" if isinstance(cell, float) else cell for cell in row]) for row in table["rows"]]
-    lines += ["", "![outcomes](plots/outcomes.png)", "", "![one episode](plots/episode.png)"]
-    (directory / "report.md").write_text("\n".join(lines) + "\n")
+        pictures.append(document.Picture("plots/episode.png", "one episode"))
+    blocks: list[document.Block] = [
+        *map(document.Paragraph, misses or ["All checks and gates hold."]),
+        *(block for name, table in report.tables.items() for block in _shown(name, table)),
+        *pictures,
+    ]
+    text = document.markdown(f"{dataset.name}: {len(entries)} episodes", blocks)
+    (directory / "report.md").write_text(text, encoding="utf-8")
 
 
-def _row(cells: Sequence[object]) -> str:
-    return "| " + " | ".join(map(str, cells)) + " |"
+def _shown(name: str, table: Mapping[str, Any]) -> list[document.Block]:
+    rows = [[f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row] for row in table["rows"]]
+    return [document.Heading(name.capitalize()), document.Table(table["columns"], rows)]

@@ -46,6 +46,7 @@ class Config(_Model):
     spec_hash: str
     grace_seconds: float = 60
     fresh_token: str | None = None
+    replaces: bool = False  # another spec is meant to go on from what this run's spec of before left
     spec: dict[str, Any] = Field(default_factory=dict)
 
     @classmethod

@@ -1,4 +1,7 @@
-"""A report as blocks that become Markdown, and HTML in one file: pictures inlined, nothing loaded, no script."""
+"""A report as blocks that become Markdown, and HTML in one file: pictures inlined, nothing loaded, no script.
+
+Texts are shown as they are: what they hold is never taken for markup.
+"""
 
 from __future__ import annotations
 
@@ -54,6 +57,10 @@ class Picture:
     caption: str
 
 
+_SPACE = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
+_MARKUP = re.compile(r"[\\`*\[\]|~&<>@#]|(?<![^\W_])_|_(?![^\W_])|(?<=:)/(?=/)|(?<=www)\.", re.IGNORECASE)
+_BLOCK = re.compile(r"^(\d*)([+=.)-])")  # a line that begins so is a list, a rule or a heading
+_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _NUMBER = re.compile(r"[−–]?\d|–$")
 Block = Heading | Paragraph | Table | Picture
 
@@ -84,7 +91,7 @@ def cell(value: Any, low: float | None = None, high: float | None = None) -> str
 
 
 def markdown(title: str, blocks: Sequence[Block]) -> str:
-    return "\n\n".join([f"# {title}", *map(_markdown, blocks)]) + "\n"
+    return "\n\n".join([f"# {_plain(title)}", *map(_markdown, blocks)]) + "\n"
 
 
 def html(title: str, blocks: Sequence[Block], directory: Path) -> str:
@@ -100,14 +107,20 @@ def html(title: str, blocks: Sequence[Block], directory: Path) -> str:
 def _markdown(block: Block) -> str:
     match block:
         case Heading(text):
-            return f"## {text}"
+            return f"## {_plain(text)}"
         case Paragraph(text, lead):
-            return f"**{text}**" if lead else text
+            return f"**{_plain(text)}**" if lead else _BLOCK.sub(r"\1\\\2", _plain(text))
         case Picture(path, caption):
-            return f"![{caption}]({path})"
+            return f"![{_plain(caption)}]({path})"
         case Table(columns, rows):
-            lines = [columns or ("", ""), ["---"] * len(columns or ("", "")), *rows]
-            return "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines)
+            lines = [columns or ("", ""), *rows]
+            head, *body = ["| " + " | ".join(map(_plain, line)) + " |" for line in lines]
+            return "\n".join([head, "| " + " | ".join(["---"] * len(lines[0])) + " |", *body])
+
+
+def _plain(text: str) -> str:
+    """A text of one line in which Markdown finds no markup, no link and no entity."""
+    return _MARKUP.sub(lambda found: _ENTITIES.get(found[0], f"\\{found[0]}"), _SPACE.sub(" ", text).strip())
 
 
 def _html(block: Block, directory: Path) -> str:

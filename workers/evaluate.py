@@ -7,15 +7,14 @@ runs/RUN/results/INDEX.FENCE, runs/RUN/results/run.NUMBER                       
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import difflib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workers import document, results, storage, tasks
+from workers import document, results, storage, tasks, untrusted
 from workers.errors import BadConfigError, BadDataError, GateMissedError, InterruptedRun
 from workers.metrics import Metrics
 from workers.runtime import Runtime, run_directory
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from workers.checkpoint import Restored
     from workers.config import Config
+    from workers.episodes.ledger import Entry
 
 PREDICTIONS, PART = "predictions.safetensors", "part.json"
 NAMED_AT_MOST = 5
@@ -52,7 +52,8 @@ def run(config: Config, runtime: Runtime) -> None:
     parts = Parts(config, runtime, identity={"weights": _identity(judged), "data": " ".join(task.checksums)})
     metrics = Metrics(runtime, config)
     metrics.serve()
-    own = parts.read(runtime.index) or parts.publish(_judge(task, config, runtime, metrics))
+    share = task.episodes[runtime.index :: config.replicas]
+    own = parts.read(runtime.index) or parts.publish(_judge(task, share, runtime, metrics))
     if not parts.all_published():
         reason = f"judged {len(own)} of {len(task.episodes)} episodes; the index that ends last writes the report"
         results.publish_result(runtime, config, scope="index", code=0, reason=reason, figures={"episodes": len(own)})
@@ -60,11 +61,11 @@ def run(config: Config, runtime: Runtime) -> None:
         return
     predictions = dict(own)
     for index in set(range(config.replicas)) - {runtime.index}:
-        share = parts.read(index)
-        if share is None:
+        theirs = parts.read(index)
+        if theirs is None:
             print(f"index {index} judged other weights or data: judging its share again", flush=True)
-            share = task.judge(task.episodes[index :: config.replicas])
-        predictions |= share
+            theirs = _judge(task, task.episodes[index :: config.replicas], runtime, metrics)
+        predictions |= theirs
 
     def alive() -> None:
         runtime.progress()
@@ -76,9 +77,10 @@ def run(config: Config, runtime: Runtime) -> None:
     _conclude(report, _facts(config, judged, task), config, runtime)
 
 
-def _judge(task: tasks.JudgingTask, config: Config, runtime: Runtime, metrics: Metrics) -> dict[str, torch.Tensor]:
-    """The predictions of this index' share, an episode at a time."""
-    share = task.episodes[runtime.index :: config.replicas]
+def _judge(
+    task: tasks.JudgingTask, share: Sequence[Entry], runtime: Runtime, metrics: Metrics
+) -> dict[str, torch.Tensor]:
+    """The predictions of a share of the episodes, one at a time."""
     found: dict[str, torch.Tensor] = {}
     for done, entry in enumerate(share, start=1):
         if runtime.stop.is_set():
@@ -99,22 +101,16 @@ def _conclude(report: tasks.Report, facts: Mapping[str, Any], config: Config, ru
     if misses:
         reason = "; ".join(misses) if code else f"{reason}; gates missed, not enforced: {'; '.join(misses)}"
     tables = {**report.tables, "gates": _gates_table(config.gates, report.figures)}
-    before = results.read_result(run_directory(runtime.volume, config.run), "run")
-    if not before or (before["specHash"], before["jobUid"], before["exitCode"]) != (
-        config.spec_hash,
-        runtime.job_uid,
-        code,
-    ):
-        results.publish_result(
-            _numbered(config, runtime),
-            config,
-            scope="run",
-            code=code,
-            reason=reason,
-            figures=report.figures,
-            tables=tables,
-            files=lambda directory: _write(directory, report, tables["gates"], facts, runtime),
-        )
+    results.publish_result(
+        runtime,
+        config,
+        scope="run",
+        code=code,
+        reason=reason,
+        figures=report.figures,
+        tables=tables,
+        files=lambda directory: _write(directory, report, tables["gates"], facts, runtime),
+    )
     results.publish_result(
         runtime, config, scope="index", code=code, reason=reason, figures=report.figures, tables=tables
     )
@@ -218,9 +214,9 @@ class Parts:
         from safetensors.torch import load_file
 
         for path in self._of(index):
-            with contextlib.suppress(storage.CorruptError, FileNotFoundError):
-                storage.verify(path)
-                if storage.read_json(path / PART) == self._identity:
+            with contextlib.suppress(untrusted.CorruptError, FileNotFoundError):
+                storage.verify(path, root=self._directory.parent, beat=self._runtime.progress)
+                if untrusted.read_json(path / PART, limit=untrusted.RECORD_BYTES) == self._identity:
                     return load_file(path / PREDICTIONS)
         return None
 
@@ -254,13 +250,6 @@ def _require_unseen(judged: Restored, task: tasks.JudgingTask) -> None:
             f"{len(leaked)} of {len(task.episodes)} test episodes were seen by the training ({named}, ...): "
             "the figures would be worth nothing; train again, or judge on another dataset"
         )
-
-
-def _numbered(config: Config, runtime: Runtime) -> Runtime:
-    """Leases of different indexes count on their own, so the run's results have a number of their own: the next one."""
-    directory = run_directory(runtime.volume, config.run) / "results"
-    numbers = [number for stem, number, _ in storage.fenced(directory) if stem == "run"]
-    return dataclasses.replace(runtime, fence=max(numbers, default=0) + 1)
 
 
 def _line(row: Mapping[str, Any]) -> str:

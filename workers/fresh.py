@@ -5,19 +5,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from workers import lease, storage
+from workers import lease, storage, untrusted
 
 LOCK = "fresh"
+_FIELDS: dict[str, untrusted.Types] = {"number": int, "done": bool}
 
 
 def pending(lease_root: Path, token: str | None) -> bool:
-    """Whether somebody still has to move things aside for this token."""
+    """Whether somebody still has to move things aside for this token. Raises CorruptError if nobody can tell."""
     if token is None:
         return False
-    try:
-        return not storage.read_json(_record_path(lease_root, token))["done"]
-    except FileNotFoundError:
-        return True
+    record = _record(lease_root, token)
+    return record is None or not record["done"]
 
 
 def move_aside(
@@ -45,7 +44,7 @@ def move_aside(
         if not pending(root, token):
             return
         for directory in root.iterdir():
-            if directory.name.isdigit() and directory != own.directory:
+            if untrusted.whole_number(directory.name) is not None and directory != own.directory:
                 lease.wait_until_free(directory, ignore_token=token, **common)
         _move(root, targets, token, own.number, say)
     finally:
@@ -54,8 +53,8 @@ def move_aside(
 
 def _move(root: Path, targets: Sequence[Path], token: str, number: int, say: Callable[[str], None]) -> None:
     path = _record_path(root, token)
-    if path.exists():  # begun by somebody who died: the same destination again
-        number = storage.read_json(path)["number"]
+    if begun := _record(root, token):  # by somebody who died: the same destination again
+        number = begun["number"]
     else:
         while any(_destination(target, number).exists() for target in targets):
             number += 1
@@ -76,6 +75,13 @@ def _move(root: Path, targets: Sequence[Path], token: str, number: int, say: Cal
 
 def _destination(target: Path, number: int) -> Path:
     return target.with_name(f"{target.name}.before-{number:06d}")
+
+
+def _record(root: Path, token: str) -> dict[str, Any] | None:
+    try:
+        return untrusted.read_record(_record_path(root, token), _FIELDS, root=root.parent)
+    except FileNotFoundError:
+        return None
 
 
 def _record_path(root: Path, token: str) -> Path:

@@ -2,8 +2,8 @@
 
 The processes meet at the store of rank 0, which has restored the state and hands it to all. DistributedDataParallel
 adds their gradients, each weighted by its real number of samples. No process judges here whether a peer is lost: while
-it waits for the others it counts as alive, and a collective that fails or times out (later than the watchdog) ends the
-loop with PeersLostError, for the supervisors to sort out (workers/replicas.py).
+it waits for the others it counts as alive, however long one of them needs, and a collective that fails ends the loop
+with PeersLostError, for the supervisors to sort out (workers/replicas.py). They also see when all wait for each other.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from workers import meeting
 from workers.errors import InterruptedRun, PeersLostError, WorkerError
-from workers.runtime import Runtime, seconds_from_env
+from workers.runtime import Runtime
 
 if TYPE_CHECKING:
     from workers.checkpoint import Tensors
     from workers.sampling import Batch
     from workers.tasks import TrainingTask
 
-LATER_THAN_WATCHDOG_SECONDS = 60.0
-DEFAULT_WATCHDOG_SECONDS = 180.0
+TIMEOUT = timedelta(days=30)  # of a collective: how long a peer may take is for the supervisors to judge
+PIECE_BYTES = 64 * 2**20  # of a tensor that is handed to all: each one that arrives is a sign of life
 POLL_SECONDS = 0.05
 BEAT_SECONDS = 1.0
 Snapshot = tuple[int, "Tensors", dict[str, Any]]  # step, tensors and the rest of a checkpoint
@@ -44,6 +45,10 @@ class Alone:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
+
+    def gather(self, facts: dict[str, Any]) -> list[dict[str, Any]]:
+        """The facts of all ranks, by rank; plain JSON."""
+        return [facts]
 
     def loss_of(self, task: TrainingTask, example: Any) -> Callable[[Any], Tensor]:
         """The mean loss of a batch; `example` is any batch, of use to a group."""
@@ -85,24 +90,31 @@ class Group(Alone):
         self.leads = runtime.rank == 0
         self._world = runtime.world
         self._stopping = False
-        self._waits_since: float | None = None
-        watchdog_seconds = seconds_from_env("JOBCTL_WATCHDOG_SECONDS", DEFAULT_WATCHDOG_SECONDS)
-        timeout = timedelta(seconds=watchdog_seconds + LATER_THAN_WATCHDOG_SECONDS)
         threading.Thread(target=self._beat, name="group-beat", daemon=True).start()
         if runtime.ip.startswith("127."):
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        with self.together():
-            store = _meet(runtime, timeout)
+        with self._waiting():
+            store = _meet(runtime)
             dist.init_process_group(
                 "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl",
                 store=store,
                 rank=runtime.rank,
                 world_size=runtime.world,
-                timeout=timeout,
+                timeout=TIMEOUT,
             )
         print(f"rank {runtime.rank} of {runtime.world} has met the others", flush=True)
+
+    def gather(self, facts: dict[str, Any]) -> list[dict[str, Any]]:
+        own = json.dumps(facts).encode()
+        lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self._world)]
+        with self.together():
+            dist.all_gather(lengths, torch.tensor([len(own)]))
+            longest = int(max(lengths))
+            texts = [torch.empty(longest, dtype=torch.uint8) for _ in lengths]
+            dist.all_gather(texts, torch.frombuffer(bytearray(own.ljust(longest)), dtype=torch.uint8))
+        return [json.loads(bytes(text.numpy())) for text in texts]
 
     def loss_of(self, task: TrainingTask, example: Any) -> Callable[[Any], Tensor]:
         """By DistributedDataParallel, with the layout of its buckets settled before the first step.
@@ -121,15 +133,21 @@ class Group(Alone):
         return parallel
 
     def share(self, snapshot: Callable[[], Snapshot]) -> Snapshot | None:
-        with self.together():
+        with self._waiting():
             if self.leads:
                 self._send(*snapshot())
                 return None
             return self._receive()
 
+    def together(self) -> contextlib.AbstractContextManager[None]:
+        return self._waiting(computes=True)
+
     @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
-        self._waits_since = time.monotonic()
+    def _waiting(self, computes: bool = False) -> Iterator[None]:
+        """`computes`: this process has work of its own between the others' answers."""
+        runtime = self._runtime
+        outer = runtime.waits, runtime.computes
+        runtime.waits, runtime.computes = time.monotonic(), computes
         try:
             yield
         except RuntimeError as error:
@@ -137,7 +155,7 @@ class Group(Alone):
                 raise PeersLostError(f"a peer is gone: {str(error).splitlines()[0][:200]}") from error
             raise
         finally:
-            self._waits_since = None
+            runtime.waits, runtime.computes = outer
 
     def weigh(self, loss: Tensor, batch: Batch) -> Tensor:
         return loss * (len(batch.samples) * self._world / batch.total)
@@ -145,9 +163,11 @@ class Group(Alone):
     def agree(self, loss: Tensor, batch: Batch) -> float:
         """As for one; the same exchange says whether any rank was told to stop, and that all count the same step."""
         count = len(batch.samples)
-        weighted = count * float(loss.detach()) if count else 0.0
+        with self._waiting():  # a GPU computes the loss only now, and adds the gradients before
+            weighted = count * float(loss.detach()) if count else 0.0
         sums = torch.tensor([weighted, count, self._runtime.stop.is_set()], dtype=torch.float64)
-        dist.all_reduce(sums)
+        with self._waiting():
+            dist.all_reduce(sums)
         total, samples, told = sums.tolist()
         if samples != batch.total:
             raise WorkerError(f"the ranks disagree on the step: {samples:.0f} samples came together, not {batch.total}")
@@ -159,7 +179,7 @@ class Group(Alone):
 
     def follow(self, yes: bool) -> bool:
         answer = torch.tensor([yes])
-        with self.together():
+        with self._waiting():
             dist.broadcast(answer, 0)
         return bool(answer)
 
@@ -173,7 +193,7 @@ class Group(Alone):
         dist.broadcast(torch.tensor([len(header)]), 0)
         dist.broadcast(torch.frombuffer(bytearray(header), dtype=torch.uint8), 0)
         for _, _, tensor in flat:
-            dist.broadcast(tensor.detach().cpu().contiguous(), 0)
+            self._hand_on(tensor.detach().cpu().contiguous())
 
     def _receive(self) -> Snapshot:
         length = torch.zeros(1, dtype=torch.int64)
@@ -184,15 +204,22 @@ class Group(Alone):
         tensors: Tensors = {}
         for file, name, dtype, shape in found["tensors"]:
             tensor = torch.empty(shape, dtype=getattr(torch, dtype))
-            dist.broadcast(tensor, 0)
+            self._hand_on(tensor)
             tensors.setdefault(file, {})[name] = tensor
         return found["step"], tensors, found["state"]
+
+    def _hand_on(self, tensor: Tensor) -> None:
+        """From rank 0 to all, piece by piece: how long that takes depends on the size."""
+        for piece in tensor.reshape(-1).split(max(1, PIECE_BYTES // tensor.element_size())):
+            self._runtime.waits = time.monotonic()
+            self._runtime.progress()
+            dist.broadcast(piece, 0)
 
     def _beat(self) -> None:
         """While this process waits for others it is not the one that hangs: its own supervisor must know."""
         while True:
             time.sleep(BEAT_SECONDS)
-            since = self._waits_since
+            since = self._runtime.waits
             if since is not None and time.monotonic() - since > BEAT_SECONDS:
                 self._runtime.progress()
 
@@ -214,30 +241,35 @@ def join(runtime: Runtime, device: torch.device) -> Alone:
     return Group(runtime, device) if runtime.world > 1 else Alone(runtime)
 
 
-def _meet(runtime: Runtime, timeout: timedelta) -> dist.Store:
-    """The generation's part of rank 0's store, once all ranks are here; how long that may take the supervisors know."""
+def _meet(runtime: Runtime) -> dist.Store:
+    """The generation's part of rank 0's store, once all ranks are here; how long that may take the supervisors know.
+
+    Its keys begin with what only the group's supervisors know: whoever does not can't be counted among the ranks.
+    """
     assert runtime.store is not None
     host, _, port = runtime.store.rpartition(":")
-    store = dist.PrefixStore(str(runtime.fence), _open_store(runtime, host, int(port), timeout))
-    store.add("here", 1)
-    while store.add("here", 0) < runtime.world:
+    store = dist.PrefixStore(f"{runtime.store_prefix}/{runtime.fence}", _open_store(runtime, host, int(port)))
+    store.set(f"here/{runtime.rank}", "1")
+    all_ranks = [f"here/{rank}" for rank in range(runtime.world)]
+    while not store.check(all_ranks):
         _wait(runtime)
     return store
 
 
-def _open_store(runtime: Runtime, host: str, port: int, timeout: timedelta) -> dist.Store:
+def _open_store(runtime: Runtime, host: str, port: int) -> dist.Store:
+    """Rank 0's listens at the port that its supervisor holds: nobody can take it between two generations.
+
+    Left to itself it would listen on every address, and two groups on one machine would be in each other's way.
+    """
     if runtime.rank == 0:
-        try:
-            listener = socket.create_server((host, port), backlog=2 * runtime.world)
-        except OSError as error:
-            raise WorkerError(f"the group's store cannot listen at {host}:{port}: {error.strerror}") from error
-        # left to itself the store listens on every address, and two groups on one machine would be in each other's way
-        own = listener.detach()
-        return dist.TCPStore(host, port, None, True, timeout, wait_for_workers=False, master_listen_fd=own)
+        own = runtime.store_descriptor
+        if own is not None:
+            meeting.listen(own, backlog=2 * runtime.world)
+        return dist.TCPStore(host, port, None, True, TIMEOUT, wait_for_workers=False, master_listen_fd=own)
     while True:
         with contextlib.suppress(OSError):
             socket.create_connection((host, port), 1.0).close()
-            return dist.TCPStore(host, port, None, False, timeout, wait_for_workers=False)
+            return dist.TCPStore(host, port, None, False, TIMEOUT, wait_for_workers=False)
         _wait(runtime)
 
 

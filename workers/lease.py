@@ -3,6 +3,8 @@
 A lease is a file that appears whole by an exclusive link. Its holder rewrites a counter every second. Whoever wants the
 next number waits until the newest lease is released, or until its counter has stood still for the lease time on the
 waiter's own clock. The number is the fence: part of every name that its holder publishes.
+
+Old leases are removed by whoever takes a new one, but for those that decide about something: see `prune`.
 """
 
 import contextlib
@@ -15,15 +17,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workers import storage
-from workers.errors import InterruptedRun
+from workers import storage, untrusted
+from workers.errors import BadConfigError, InterruptedRun
 from workers.runtime import seconds_from_env
 
 DEFAULT_LEASE_SECONDS = 30.0
 HEARTBEAT_SECONDS = 1.0
 POLL_SECONDS = 0.2
+KEPT = 16  # newest leases that stay, whatever they decide
+MAX_NUMBER = 999_999_999
 _PREFIX = b'{"heartbeat": "'
 _WIDTH = 16
+_FIELDS: dict[str, untrusted.Types] = {
+    "heartbeat": str,
+    "pod": str,
+    "token": (str, type(None)),
+    "released": bool,
+    "adopted": (dict, type(None)),
+}
+_ADOPTED: dict[str, untrusted.Types] = {"step": (int, type(None))}
 
 
 @dataclass(frozen=True)
@@ -49,15 +61,16 @@ def lease_seconds_from_env() -> float:
 def numbers(directory: Path) -> list[int]:
     """The numbers that were ever taken, ascending."""
     try:
-        return sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit())
+        found = [untrusted.whole_number(path.name) for path in directory.iterdir()]
     except FileNotFoundError:
         return []
+    return sorted(number for number in found if number is not None)
 
 
 def read(directory: Path, number: int) -> dict[str, Any] | None:
     """A lease file's content; None if it can't be read now, which says nothing about its holder."""
-    with contextlib.suppress(OSError, storage.CorruptError):
-        return storage.read_json(path_of(directory, number))
+    with contextlib.suppress(OSError, untrusted.CorruptError):
+        return _read(directory, number)
     return None
 
 
@@ -68,8 +81,27 @@ def path_of(directory: Path, number: int) -> Path:
 def adopted_limits(directory: Path) -> Limits:
     """Which publications are superseded, from the lease files in `directory`; no limits if there are none."""
     records = ((number, read(directory, number)) for number in numbers(directory))
-    adopted = ((number, record["adopted"]) for number, record in records if record and record.get("adopted"))
-    return Limits(tuple((number, entry["step"]) for number, entry in adopted))
+    adopted = ((number, record["adopted"]) for number, record in records if record)
+    return Limits(tuple((number, entry["step"]) for number, entry in adopted if entry is not None))
+
+
+def prune(directory: Path, kept: int) -> None:
+    """Remove leases of before, but for the `kept` newest ones and as many of those that adopted something, and for
+    those that supersede a checkpoint or best weights that still lie there. The highest number is never removed, so
+    none comes again.
+    """
+    taken = numbers(directory)
+    if len(taken) <= kept:
+        return
+    adoptions = adopted_limits(directory).adoptions
+    run_dir = directory.parent.parent
+    published = [found for place in ("checkpoints", "best") for found in storage.steps(run_dir / place)]
+    staying = {*taken[-kept:], *(number for number, _ in adoptions[-kept:])}
+    for number, limit in adoptions:
+        if any(Limits(((number, limit),)).superseded(step, fence) for step, fence in published):
+            staying.add(number)
+    for number in set(taken) - staying:
+        path_of(directory, number).unlink(missing_ok=True)
 
 
 def adopt(directory: Path, number: int, name: str | None, step: int | None) -> None:
@@ -144,6 +176,8 @@ class Lease:
         seconds = lease_seconds_from_env() if lease_seconds is None else lease_seconds
         while True:
             number = 1 + wait_until_free(directory, lease_seconds=seconds, should_stop=should_stop, say=say)
+            if number > MAX_NUMBER:
+                raise BadConfigError(f"{path_of(directory, number - 1)} is no lease that anybody took: remove it")
             record = {
                 "pod": pod,
                 "uid": uid,
@@ -155,6 +189,8 @@ class Lease:
             if storage.create(path_of(directory, number), _encode(record)):
                 lease = cls(directory, number)
                 lease._thread.start()
+                with contextlib.suppress(OSError):  # the next one tries again
+                    prune(directory, KEPT)
                 return lease
 
     @property
@@ -169,7 +205,7 @@ class Lease:
         """Rewrite the counter in place: the rest of the file, which another process may replace, is not touched."""
         with self._lock:
             self._count += 1
-            descriptor = os.open(self.path, os.O_WRONLY)
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 os.pwrite(descriptor, f"{self._count:0{_WIDTH}d}".encode(), len(_PREFIX))
             finally:
@@ -191,6 +227,7 @@ class Lease:
         while not self._released.wait(HEARTBEAT_SECONDS):
             with contextlib.suppress(OSError):  # a disk that fails for a moment; if it stays so, the lease is lost
                 self.heartbeat()
+            with contextlib.suppress(OSError):
                 if not self.is_current():
                     self.lost.set()
 
@@ -203,5 +240,13 @@ def _encode(record: dict[str, Any]) -> bytes:
 
 
 def _update(directory: Path, number: int, **changes: Any) -> None:
+    storage.write_atomic(path_of(directory, number), _encode(_read(directory, number) | changes))
+
+
+def _read(directory: Path, number: int) -> dict[str, Any]:
+    """Raises FileNotFoundError, or CorruptError for what is no lease. Below the run's directory no link is followed."""
     path = path_of(directory, number)
-    storage.write_atomic(path, _encode(storage.read_json(path) | changes))
+    record = untrusted.read_record(path, _FIELDS, root=directory.parent.parent)
+    if record["adopted"] is not None and (wrong := untrusted.misfit(record["adopted"], _ADOPTED)):
+        raise untrusted.CorruptError(path, f"in 'adopted', {wrong}")
+    return record

@@ -3,7 +3,6 @@
 Standard library only until the config is read: signals and the tie to the supervisor come before anything heavy.
 """
 
-import errno
 import faulthandler
 import importlib
 import os
@@ -14,10 +13,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from workers.errors import CRASHED, WorkerError
+from workers.room import FULL_DISK
 from workers.runtime import Runtime, die_with_parent
 
 MODULES = {"collect": "workers.collect", "train": "workers.train", "eval": "workers.evaluate"}
-FULL_DISK = {errno.ENOSPC: "is full", errno.EDQUOT: "has reached its quota"}
 
 
 def main(kind: str, config_path: Path) -> int:
@@ -45,6 +44,7 @@ def _run(kind: str, config_path: Path, runtime: Runtime) -> tuple[int, str]:
         from workers.config import Config
 
         config = Config.load(config_path)
+        runtime.hold_as(config.run)
         importlib.import_module(MODULES[kind]).run(config, runtime)
     except WorkerError as error:
         return error.code, str(error)

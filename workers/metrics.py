@@ -2,9 +2,12 @@
 
 import json
 import resource
+import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from workers.results import finite
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
     from workers.config import Config
 
 PREFIX = "jobctl_"
+LINES_AT_MOST = 1000  # wait for a volume that is slow
 
 
 @dataclass(frozen=True)
@@ -54,15 +58,17 @@ METRICS: dict[str, Metric] = {
 
 
 class Metrics:
-    """The metrics of one loop process: served over HTTP, and logged to the volume."""
+    """The metrics of one loop process: served over HTTP, and logged to the volume.
 
-    def __init__(self, runtime: Runtime, config: "Config") -> None:
+    `behind`: lines are written by a thread, so that a slow volume makes no step wait; `flush` waits for it.
+    """
+
+    def __init__(self, runtime: Runtime, config: "Config", *, behind: bool = False) -> None:
         import prometheus_client
 
         self.runtime = runtime
         self.registry = prometheus_client.CollectorRegistry()
         self._series: dict[str, Any] = {}
-        self._log_failed = False
         self._labels = {"run": config.run, "kind": config.kind, "task": config.task, "index": str(runtime.index)}
         if config.gpus_per_replica > 1:
             self._labels["local_rank"] = str(runtime.local_rank)
@@ -78,6 +84,8 @@ class Metrics:
         suffix = f".{runtime.local_rank}" if runtime.local_rank else ""
         directory = run_directory(runtime.volume, config.run) / "metrics"
         self.log_file = directory / f"{runtime.index}.{runtime.fence:06d}{suffix}.jsonl"
+        self._lines = _Lines(self.log_file)
+        self._behind = behind
         self.track("memory_high_water_bytes", memory_high_water_bytes)
         self.inc("restarts_total", runtime.attempt - 1)
         self.inc("resumes_total", 0)
@@ -120,16 +128,13 @@ class Metrics:
         Counters and histograms have their own calls. A disk that is full ends no training: it is said once.
         """
         self.show(step, **figures)
-        line = json.dumps(finite({"time": round(time.time(), 3), "step": step, **figures})) + "\n"
-        try:
-            self.log_file.parent.mkdir(parents=True, exist_ok=True)
-            with self.log_file.open("a") as file:
-                file.write(line)
-            self._log_failed = False
-        except OSError as error:
-            if not self._log_failed:
-                print(f"metrics cannot be written to {self.log_file}: {error.strerror}", flush=True)
-            self._log_failed = True
+        self._lines.append(json.dumps(finite({"time": round(time.time(), 3), "step": step, **figures})) + "\n")
+        if not self._behind:
+            self.flush()
+
+    def flush(self, seconds: float | None = None) -> bool:
+        """Wait at most `seconds` until all lines are on the volume, or given up; whether it is so."""
+        return self._lines.flush(seconds)
 
     def show(self, step: int, **figures: Any) -> None:
         """Set the gauges of these names; nothing is written."""
@@ -140,6 +145,62 @@ class Metrics:
 
     def _at(self, name: str, labels: dict[str, str]) -> Any:
         return self._series[name].labels(**self._labels, **labels)
+
+
+class _Lines:
+    """Appends lines to a file in a thread. Where the volume is slower for long, the oldest are dropped, and said."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._waiting: deque[str] = deque()
+        self._writing = False
+        self._troubled = False
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def append(self, line: str) -> None:
+        with self._changed:
+            if len(self._waiting) >= LINES_AT_MOST:
+                self._waiting.popleft()
+                self._say(f"metrics are dropped: {self._path} is written too slowly")
+            self._waiting.append(line)
+            self._changed.notify_all()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._write_behind, name="metrics-writer", daemon=True)
+                self._thread.start()
+
+    def flush(self, seconds: float | None) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: not (self._waiting or self._writing), seconds)
+
+    def _write_behind(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: bool(self._waiting))
+                lines = "".join(self._waiting)
+                self._waiting.clear()
+                self._writing = True
+            try:
+                self._write(lines)
+            finally:
+                with self._changed:
+                    self._writing = False
+                    self._changed.notify_all()
+
+    def _write(self, lines: str) -> None:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("a") as file:
+                file.write(lines)
+            self._troubled = False
+        except OSError as error:
+            self._say(f"metrics cannot be written to {self._path}: {error.strerror}")
+
+    def _say(self, text: str) -> None:
+        """Once, until lines are written again."""
+        if not self._troubled:
+            print(text, flush=True)
+        self._troubled = True
 
 
 def memory_high_water_bytes() -> float:

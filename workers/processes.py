@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from workers import attempts, storage
+from workers import attempts, runtime, storage
 
 TERMINATED = 128 + signal.SIGTERM  # 143: ended before it could save
 TICK_SECONDS = 0.05
@@ -60,11 +60,19 @@ class Told:
 class LoopProcess:
     """One loop, its output and its signs of life. It runs in a process group of its own, with all that it starts."""
 
-    def __init__(self, command: Sequence[str], env: dict[str, str], tmp: Path, log: attempts.Log) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        env: dict[str, str],
+        tmp: Path,
+        log: attempts.Log,
+        descriptors: Sequence[int] = (),
+    ) -> None:
+        """`descriptors`: open files that the process inherits."""
         tmp.mkdir(parents=True, exist_ok=True)
         self._directory = Path(tempfile.mkdtemp(prefix="jobctl-", dir=tmp))
         self._summary = self._directory / "summary.json"
-        self._beat: float | None = None
+        self._sign: tuple[Any, ...] = ()
         self._process = subprocess.Popen(
             command,
             env=env | {"JOBCTL_SUMMARY": str(self._summary)},
@@ -72,6 +80,7 @@ class LoopProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            pass_fds=descriptors,
         )
         self._reader = threading.Thread(target=self._read, args=(log,), name="loop-output", daemon=True)
         self._reader.start()
@@ -101,9 +110,31 @@ class LoopProcess:
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def stirred(self) -> bool:
-        """Whether the loop gave a sign of life since the last call."""
-        beat, self._beat = self._beat, self._read_summary().get("beat")
-        return beat != self._beat
+        """Whether the loop gave a sign of life since the last call.
+
+        That is a beat; in one long call, and while it starts, also processor time that its thread has used.
+        """
+        told = self._read_summary()
+        busy = self._busy(told)
+        used = runtime.processor_ticks(self._process.pid, busy["thread"]) if busy else None
+        before, self._sign = self._sign, (told.get("beat"), used)
+        return before != self._sign
+
+    def doing(self) -> str | None:
+        """The long call that it is in; None outside of any."""
+        busy = self._busy(self._read_summary())
+        return busy["doing"] if busy else None
+
+    def waits(self) -> list[Any] | None:
+        """The same as long as it waits for others of its group and gets no further; None if it doesn't wait."""
+        told = self._read_summary()
+        if told.get("waits") is None:
+            return None
+        used = runtime.processor_ticks(self._process.pid, self._process.pid) if told["computes"] else None
+        return [told["waits"], used]
+
+    def _busy(self, told: dict[str, Any]) -> dict[str, Any] | None:
+        return told.get("busy") if told else {"doing": "starting", "thread": self._process.pid}
 
     def _read_summary(self) -> dict[str, Any]:
         with contextlib.suppress(OSError, storage.CorruptError):
@@ -117,23 +148,28 @@ class LoopProcess:
 
 
 class Watchdog:
-    """Adds up the time without a sign of life. A pause of this process itself counts as one look, not as its length."""
+    """Adds up the time without a sign of life, of each loop by itself: none is covered by one that goes on.
 
-    def __init__(self, seconds: float) -> None:
+    A pause of this process itself counts as one look, not as its length.
+    """
+
+    def __init__(self, seconds: float, loops: Sequence[LoopProcess]) -> None:
         self.seconds = seconds
-        self.still = 0.0
+        self._still = [0.0] * len(loops)
+        self._loops = loops
         self._last = time.monotonic()
 
-    def look(self, loops: Sequence[LoopProcess]) -> bool:
-        """Whether the loops have stood still for too long; looks at most once a second."""
+    def look(self) -> list[int]:
+        """The local ranks that have stood still for too long; looks at most once a second."""
         now = time.monotonic()
         interval = min(1.0, self.seconds / 4)
         if now - self._last < interval:
-            return False
-        stirred = [loop.stirred() for loop in loops]
-        self.still = 0.0 if any(stirred) else self.still + min(now - self._last, 2 * interval)
+            return []
+        for rank, loop in enumerate(self._loops):
+            lives = loop.stirred() or loop.poll() is not None
+            self._still[rank] = 0.0 if lives else self._still[rank] + min(now - self._last, 2 * interval)
         self._last = now
-        return self.still >= self.seconds
+        return [rank for rank, still in enumerate(self._still) if still >= self.seconds]
 
 
 def sleep(seconds: float, told: Told) -> bool:

@@ -1,7 +1,7 @@
 """`python -m workers read RUN`: what a run left on the shared volume, for a reader pod. It changes nothing there.
 
-Standard library only. Workers write while this reads, so a file that is half-written or gone again is left out. Every
-path is opened step by step below runs/RUN and a link on the way is refused: none leads elsewhere.
+Standard library only. Workers write while this reads, so a file that is half-written or gone again is left out, and so
+is what no worker writes: see workers/untrusted.py. A link on the way below runs/RUN is refused: none leads elsewhere.
 """
 
 import argparse
@@ -20,16 +20,17 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NoReturn
 
-from workers import lease
+from workers import lease, untrusted
 from workers.errors import BadConfigError, WorkerError
 from workers.results import RESULT
-from workers.storage import FENCED, MANIFEST
+from workers.storage import FENCED, MANIFEST, STEP
 
 SCHEMA = "jobctl.read/v1"
 METRICS_LINES = 64
-MODEL = "model.safetensors"
-_METRICS = re.compile(r"(?P<index>\d+)\.(?P<fence>\d{6,})\.jsonl")
-_STEP = re.compile(r"step-(?P<step>\d{8,})")
+MODEL, STATE = "model.safetensors", "state.json"
+TAIL_BYTES = 2**20  # of a metrics file
+LOG_TAIL_BYTES = 2**26  # a whole log: see attempts.MAX_LOG_BYTES
+_METRICS = re.compile(r"(?P<index>[0-9]{1,9})\.(?P<fence>[0-9]{6,9})\.jsonl")
 _BLOCK_BYTES = 64 * 1024
 
 
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
         elif asked.log_tail is not None:
             count, path = asked.log_tail
             with run.open(path) as file:
-                sys.stdout.buffer.write(tail(file, _count(count)))
+                sys.stdout.buffer.write(tail(file, _count(count), LOG_TAIL_BYTES))
         else:
             sys.stdout.write(json.dumps(document(run, asked.data), separators=(",", ":")) + "\n")
         sys.stdout.flush()
@@ -64,6 +65,8 @@ def document(run: "RunFiles", data: str | None = None) -> dict[str, Any]:
     metrics: {"INDEX.FENCE": the last 64 lines} of each index' newest file. results: the run's own first, then index
     0's, newest fence first, then the others'. attempts: {"INDEX.PODUID": record}. logs: paths below runs/RUN.
     weights: the best published ones, else the newest checkpoint's; None if there are none.
+    checkpoint: {"directory", "step", "specHash", "spec"} of the newest one, which is not verified; None for what its
+    state does not say.
     data, if asked for: the dataset's manifest (None until it is complete) and how many episodes are recorded.
     "files" are those of a publication's manifest: {path below "directory": {"bytes", "sha256"}}.
     """
@@ -75,6 +78,7 @@ def document(run: "RunFiles", data: str | None = None) -> dict[str, Any]:
         "attempts": _attempts(run),
         "logs": [f"attempts/{name}" for name in run.names("attempts") if name.endswith(".log")],
         "weights": _weights(run),
+        "checkpoint": _checkpoint(run),
     }
     return found if data is None else found | {"data": _dataset(run.volume, data)}
 
@@ -96,7 +100,7 @@ class RunFiles:
         if not parts or "\0" in relative or PurePosixPath(relative).is_absolute() or ".." in parts:
             raise BadConfigError(f"{where} is no path below runs/{self.name}: give one such as attempts/0.UID.log")
         try:
-            file = open_below(self.volume, ("runs", self.name, *parts))
+            file = untrusted.open_below(self.volume, ("runs", self.name, *parts))
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
                 raise BadConfigError(f"{where} is a link, or lies behind one or in no directory: not read") from error
@@ -111,7 +115,7 @@ class RunFiles:
     def names(self, relative: str) -> list[str]:
         """Names in a directory, sorted, without temporaries; [] if there is none."""
         try:
-            descriptor = _descend(self.volume, ("runs", self.name, *PurePosixPath(relative).parts))
+            descriptor = untrusted.descend(self.volume, ("runs", self.name, *PurePosixPath(relative).parts))
         except OSError:
             return []
         try:
@@ -120,48 +124,25 @@ class RunFiles:
         finally:
             os.close(descriptor)
 
-    def object(self, relative: str) -> dict[str, Any] | None:
-        """A JSON object; None if it is not there, not whole, or something else."""
-        try:
-            with self.open(relative) as file:
-                return _object(file.read())
-        except (OSError, BadConfigError):
-            return None
+    def object(self, relative: str, limit: int = untrusted.RECORD_BYTES) -> dict[str, Any] | None:
+        """A JSON object; None if it is not there, not whole, larger than `limit` bytes, or something else."""
+        with contextlib.suppress(OSError, untrusted.CorruptError):
+            run_dir = self.volume / "runs" / self.name
+            return untrusted.read_record(run_dir / relative, {}, root=self.volume, limit=limit)
+        return None
 
 
-def open_below(root: Path, parts: Sequence[str]) -> BinaryIO:
-    """Open root/parts[0]/… for reading; `root` may be a link, nothing below. OSError: ELOOP or ENOTDIR say a link."""
-    parent = _descend(root, parts[:-1])
-    try:
-        # without O_NONBLOCK a named pipe would hold the reader for ever
-        descriptor = os.open(parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
-    finally:
-        os.close(parent)
-    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), parts[-1])
-    return os.fdopen(descriptor, "rb")
+def tail(file: BinaryIO, lines: int, limit: int) -> bytes:
+    """The last `lines` lines of a file, a torn last one included, without reading what comes before them.
 
-
-def _descend(root: Path, parts: Sequence[str]) -> int:
-    """A descriptor of the directory root/parts[0]/…, through no link below root."""
-    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    for part in parts:
-        try:
-            below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=descriptor)
-        finally:
-            os.close(descriptor)
-        descriptor = below
-    return descriptor
-
-
-def tail(file: BinaryIO, lines: int) -> bytes:
-    """The last `lines` lines of a file, a torn last one included, without reading what comes before them."""
+    Of more than `limit` bytes the last ones.
+    """
     position = file.seek(0, os.SEEK_END)
+    first = max(0, position - limit)
     blocks: list[bytes] = []
     breaks = 0
-    while position > 0 and breaks <= lines:
-        size = min(_BLOCK_BYTES, position)
+    while position > first and breaks <= lines:
+        size = min(_BLOCK_BYTES, position - first)
         position = file.seek(position - size)
         blocks.append(file.read(size))
         breaks += blocks[-1].count(b"\n")
@@ -178,7 +159,7 @@ def _metrics(run: RunFiles) -> dict[str, list[dict[str, Any]]]:
     found = {}
     for _, (_, name) in sorted(newest.items()):
         with contextlib.suppress(OSError, BadConfigError), run.open(f"metrics/{name}") as file:
-            parsed = (_object(line) for line in tail(file, METRICS_LINES).splitlines())
+            parsed = (_object(line) for line in tail(file, METRICS_LINES, TAIL_BYTES).splitlines())
             found[name.removesuffix(".jsonl")] = [line for line in parsed if line is not None]
     return found
 
@@ -186,7 +167,7 @@ def _metrics(run: RunFiles) -> dict[str, list[dict[str, Any]]]:
 def _results(run: RunFiles) -> list[dict[str, Any]]:
     found = []
     for stem, fence, name in _fenced(run, "results"):
-        data = run.object(f"results/{name}/{RESULT}")
+        data = run.object(f"results/{name}/{RESULT}", untrusted.MAX_JSON_BYTES)
         if data is not None:
             published = {"directory": f"results/{name}", "data": data, "files": _files(run, f"results/{name}") or {}}
             found.append(((stem != "run", stem != "0", -fence, stem), published))
@@ -201,18 +182,31 @@ def _attempts(run: RunFiles) -> dict[str, dict[str, Any]]:
 
 def _weights(run: RunFiles) -> dict[str, Any] | None:
     """Weights of a writer that woke up after its successor had taken over are passed over, as the workers do."""
-    limits = lease.adopted_limits(run.volume / "runs" / run.name / "lease" / "0")
     for place in ("best", "checkpoints"):
-        candidates = [
-            (int(step["step"]), fence, f"{place}/{name}")
-            for stem, fence, name in _fenced(run, place)
-            if (step := _STEP.fullmatch(stem)) and not limits.superseded(int(step["step"]), fence)
-        ]
-        for _, _, directory in sorted(candidates, reverse=True):
+        for _, directory in _steps(run, place):
             files = _files(run, directory)
             if files and MODEL in files:
                 return {"directory": directory, "files": files}
     return None
+
+
+def _checkpoint(run: RunFiles) -> dict[str, Any] | None:
+    for step, directory in _steps(run, "checkpoints"):
+        state = run.object(f"{directory}/{STATE}")
+        if state is not None:
+            return {"directory": directory, "step": step, "specHash": state.get("specHash"), "spec": state.get("spec")}
+    return None
+
+
+def _steps(run: RunFiles, place: str) -> list[tuple[int, str]]:
+    """(step, path below runs/RUN) of the publications that no later lease superseded, newest first."""
+    limits = lease.adopted_limits(run.volume / "runs" / run.name / "lease" / "0")
+    found = [
+        (int(step["step"]), fence, f"{place}/{name}")
+        for stem, fence, name in _fenced(run, place)
+        if (step := STEP.fullmatch(stem)) and not limits.superseded(int(step["step"]), fence)
+    ]
+    return [(step, directory) for step, _, directory in sorted(found, reverse=True)]
 
 
 def dataset_directory(volume: Path, data: str) -> Path:
@@ -226,29 +220,33 @@ def dataset_directory(volume: Path, data: str) -> Path:
 def _dataset(volume: Path, data: str) -> dict[str, Any]:
     directory = dataset_directory(volume, data)
     manifest = None
-    with contextlib.suppress(OSError), open_below(directory, (MANIFEST,)) as file:
-        manifest = _object(file.read())
+    with contextlib.suppress(OSError, untrusted.CorruptError):
+        manifest = untrusted.read_record(directory / MANIFEST, {})
     recorded = sum(1 for _ in (directory / "ledger").glob("[!.]*.json"))
     return {"directory": data, "manifest": manifest, "recorded": recorded}
 
 
 def _files(run: RunFiles, directory: str) -> dict[str, Any] | None:
-    files = (run.object(f"{directory}/{MANIFEST}") or {}).get("files")
-    return files if isinstance(files, dict) else None
+    """Those of a manifest that names plain paths with sizes and hashes; None where there is none."""
+    files = (run.object(f"{directory}/{MANIFEST}", untrusted.MAX_JSON_BYTES) or {}).get("files")
+    return files if isinstance(files, dict) and all(map(_is_file, files.items())) else None
+
+
+def _is_file(item: tuple[str, Any]) -> bool:
+    return untrusted.is_plain_path(item[0]) and untrusted.misfit(item[1], {"bytes": int, "sha256": str}) is None
 
 
 def _fenced(run: RunFiles, directory: str) -> list[tuple[str, int, str]]:
     """(stem, fence, name) of the publications STEM.FENCE in a directory."""
-    matches = [(FENCED.match(name), name) for name in run.names(directory)]
+    matches = [(FENCED.fullmatch(name), name) for name in run.names(directory)]
     return [(match["stem"], int(match["fence"]), name) for match, name in matches if match]
 
 
 def _object(text: bytes) -> dict[str, Any] | None:
-    try:
-        value = json.loads(text, parse_constant=lambda name: None)  # NaN is Python's own, not JSON
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
+    with contextlib.suppress(ValueError):
+        value = untrusted.parse_json(text)
+        return value if isinstance(value, dict) else None
+    return None
 
 
 def _directories(parent: Path) -> list[str]:
@@ -272,9 +270,10 @@ def mounted_volume() -> Path:
 
 
 def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
+    number = untrusted.whole_number(text)
+    if number is None:
         raise BadConfigError(f"--log-tail {text!r} must be a number of lines, 0 or more")
-    return int(text)
+    return number
 
 
 def _nearest(near: Sequence[str], otherwise: str) -> str:

@@ -6,10 +6,13 @@ controller, whose back-off grows. Peers are judged lost here (workers/peers.py),
 
 import contextlib
 import functools
+import os
+import signal
+import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from workers import fresh
+from workers import fresh, meeting
 from workers.errors import BadConfigError, InterruptedRun, PeersLostError, WorkerError
 from workers.peers import Hub, Meeting, Member, Peers
 from workers.processes import TICK_SECONDS, LoopProcess, sleep
@@ -22,9 +25,14 @@ DEFAULT_SILENCE_SECONDS = 30.0
 LAST_SAVE_SECONDS = 5.0  # what index 0's loop has to save its state when a peer is lost
 JUDGING_SECONDS = 2.0  # loops hear of a lost peer before the supervisors do
 MARKER_POLL_SECONDS = 1.0
+WAITS_POLL_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 30.0
 MOST_FRUITLESS = 10
 _OF_OTHERS = {InterruptedRun.code, PeersLostError.code}  # a loop's codes that tell of another replica
+_ABORTED = -signal.SIGABRT  # perhaps NCCL's answer to a peer that is gone
+# Tear the process down without cleaning up, which may hang: so a collective that lost a peer neither waits for ever (0)
+# nor goes on with what has come (2). torch's own default, and no longer when torch changes it.
+_NCCL = {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "3"}
 _AGAIN = Ending(PeersLostError.code, "the loops start again")
 
 
@@ -32,6 +40,8 @@ class GroupSupervisor(Supervisor):
     """As its base, with a life of the loops for every generation of the group."""
 
     peers: Peers
+    _held: socket.socket | None = None  # index 0's: keeps the store's port from one generation to the next
+    _looked_at_waits = 0.0
     _generation: int | None = None
     _fruitless = 0  # generations in a row that ended without a step
 
@@ -69,18 +79,28 @@ class GroupSupervisor(Supervisor):
         return self.runtime.index == self.publisher
 
     def _meet(self) -> Peers:
+        host, port = self._store_from_env()
+        silence_seconds = seconds_from_env("JOBCTL_PEER_SECONDS", DEFAULT_SILENCE_SECONDS)
+        agreed = Meeting(self.work.job.run, self.runtime.job_uid, self.work.replicas - 1, silence_seconds)
+        if not self._leads:
+            return Member(agreed, host, lambda: meeting.find(self.lease_dir), self.runtime.index)
+        self._held = meeting.hold(self.runtime.ip, port)
+        listener = meeting.hold(self.runtime.ip, self._held.getsockname()[1] + 1)
+        place = meeting.Place(meeting.new_token(), self._held.getsockname()[1], listener.getsockname()[1])
+        self._despite_full_disk(lambda: meeting.announce(self.lease_dir, self.runtime.fence, place))
+        return Hub(agreed, place, listener)
+
+    def _store_from_env(self) -> tuple[str, int]:
+        """Index 0's name, and the first port that it tries."""
         runtime = self.runtime
         if self.work.replicas > 1 and not runtime.store:
             raise BadConfigError("JOBCTL_STORE is not set: it says where the replicas of a group meet (HOST:PORT)")
         host, _, port = (runtime.store or f"{runtime.ip}:{STORE_PORT}").rpartition(":")
-        if not port.isdigit():
-            raise BadConfigError(f"JOBCTL_STORE is {runtime.store!r}, but must be HOST:PORT")
-        self._store_port = int(port)
-        silence_seconds = seconds_from_env("JOBCTL_PEER_SECONDS", DEFAULT_SILENCE_SECONDS)
-        meeting = Meeting(self.work.job.run, runtime.job_uid, self.work.replicas - 1, silence_seconds)
-        if self._leads:
-            return Hub(meeting, runtime.ip, self._store_port + 1)
-        return Member(meeting, host, self._store_port + 1, runtime.index)
+        first = os.environ.get("JOBCTL_STORE_PORT") or port
+        if not (first.isascii() and first.isdigit() and 0 < int(first) < 65536):
+            name = "JOBCTL_STORE_PORT" if os.environ.get("JOBCTL_STORE_PORT") else "the port of JOBCTL_STORE"
+            raise BadConfigError(f"{name} is {first!r}, but must be a port's number")
+        return host, int(first)
 
     def _next_generation(self) -> Ending | None:
         """None once the loops may start; otherwise why they need not."""
@@ -135,19 +155,30 @@ class GroupSupervisor(Supervisor):
 
     def _one_life(self) -> Ending:
         before = self.summary.pop("step", None)
+        if self._held is not None:
+            meeting.hang_up(self._held)
         ending = super()._run()
+        self.peers.tell_waits(None)
         self._fruitless = 0 if "step" in self.summary else self._fruitless + 1
         if before is not None:
             self.summary.setdefault("step", before)
         return ending
 
-    def _group_env(self) -> dict[str, str]:
-        return {"JOBCTL_STORE": f"{self.peers.store_host}:{self._store_port}"}
+    def _group_env(self, local_rank: int) -> Mapping[str, str]:
+        host, port = self.peers.store
+        env = {"JOBCTL_STORE": f"{host}:{port}", "JOBCTL_STORE_PREFIX": self.peers.store_prefix}
+        if handed_over := self._handed_over(local_rank):
+            env["JOBCTL_STORE_DESCRIPTOR"] = str(*handed_over)
+        return {name: value for name, value in _NCCL.items() if name not in os.environ} | env
+
+    def _handed_over(self, local_rank: int) -> Sequence[int]:
+        return [self._held.fileno()] if self._held is not None and local_rank == 0 else []
 
     def _called_off(self, loops: Sequence[LoopProcess]) -> Ending | None:
         """While the loops run: whether the generation is over, or a peer is missing for too long."""
         if self.peers.done and not self._leads:
             return Ending(0, "done")
+        self._look_at_waits(loops)
         if self.peers.generation == self._generation:
             return self._alone_for_too_long()
         may_save = self._leads and "step" in loops[0].summary()
@@ -156,28 +187,64 @@ class GroupSupervisor(Supervisor):
         self._say_over()
         return _AGAIN
 
+    def _look_at_waits(self, loops: Sequence[LoopProcess]) -> None:
+        """Where all processes of the group wait for each other, none of them hangs, and none will ever go on."""
+        if time.monotonic() - self._looked_at_waits < WAITS_POLL_SECONDS:
+            return
+        self._looked_at_waits = time.monotonic()
+        waits = [loop.waits() for loop in loops]
+        self.peers.tell_waits(None if None in waits else waits)
+        if self.peers.standstill_seconds() >= self.watchdog_seconds and self._generation is not None:
+            why = f"all processes of the group have waited for each other for {self.watchdog_seconds:.0f} s"
+            self.log.say(f"{why}: the stacks of those in this pod follow")
+            for loop in loops:
+                loop.dump_stacks()
+            self.peers.report_lost(self._generation, why)
+
     def _watch(self, loops: Sequence[LoopProcess]) -> Ending | None:
         ending = super()._watch(loops)
         latest = time.monotonic() + JUDGING_SECONDS
         while ending is None and None in (codes := [loop.poll() for loop in loops]) and time.monotonic() < latest:
-            if not {code for code in codes if code} <= _OF_OTHERS:
+            if not {code for code in codes if code} <= _OF_OTHERS | {_ABORTED}:
                 break  # the loop that the others of this pod lost
             time.sleep(TICK_SECONDS)
         return ending
 
+    def _at_fault(self, codes: Sequence[int | None]) -> int:
+        """Rather the loop that the others of this pod lost than one of those."""
+        ended = [rank for rank, code in enumerate(codes) if code]
+        return min(ended, key=lambda rank: (codes[rank] in _OF_OTHERS, codes[rank] == _ABORTED), default=0)
+
     def _judge(self, codes: Sequence[int | None]) -> Ending:
         ended = {code for code in codes if code}
-        if ended - _OF_OTHERS:
-            return super()._judge([code for code in codes if code not in _OF_OTHERS])
+        if ended - _OF_OTHERS - {_ABORTED}:
+            return super()._judge(codes)
+        if _ABORTED in ended and not self._aborted_for_another():
+            return super()._judge(codes)
         if self.told.is_set() and ended == {InterruptedRun.code}:
             return super()._judge(codes)
-        if self.told.is_set() and PeersLostError.code in ended:
+        if self.told.is_set() and ended:
             return Ending(
                 InterruptedRun.code, "told to stop, but a peer was lost: what is published is intact", outside=True
             )
         if ended:
             return self._start_again()
         return super()._judge(codes) if self._leads else self._wait_for_the_end()
+
+    def _aborted_for_another(self) -> bool:
+        """Whether a loop aborted because of another replica: the group's end is known by now, or a moment later.
+
+        Where nobody was lost, the first replica whose loop aborted is at fault, and the others wait until it leaves.
+        """
+        if self._generation is None:
+            return False
+        self.peers.report_aborted(self._generation)
+        latest = time.monotonic() + JUDGING_SECONDS
+        while self.peers.generation == self._generation:
+            if time.monotonic() > latest and self.peers.first_aborted in (None, self.runtime.index):
+                return False
+            time.sleep(TICK_SECONDS)
+        return True
 
     def _start_again(self) -> Ending:
         """Loops that ended because of a peer: its supervisor's silence says who that is, if it is gone."""

@@ -14,8 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from workers import __version__, lease, storage
-from workers.runtime import Runtime, run_directory
+from workers import __version__, lease, storage, untrusted
+from workers.errors import InterruptedRun
+from workers.runtime import Runtime, lease_directory, run_directory
 
 if TYPE_CHECKING:
     from workers.config import Config
@@ -24,6 +25,14 @@ SCHEMA = "jobctl.result/v1"
 RESULT = "result.json"
 VERSIONED = ("torch", "numpy", "zarr", "mujoco", "gymnasium", "safetensors", "scikit-learn")
 Scope = Literal["index", "run"]
+_FIELDS: dict[str, untrusted.Types] = {
+    "kind": str,
+    "specHash": str,
+    "jobUid": str,
+    "fence": int,
+    "exitCode": int,
+    "reason": str,
+}
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,7 @@ class Job:
     kind: str
     task: str
     spec_hash: str
+    data: str | None = None
 
 
 def publish_result(
@@ -47,12 +57,15 @@ def publish_result(
     tables: Mapping[str, Mapping[str, Any]] | None = None,
     files: Callable[[Path], None] | None = None,
 ) -> Path:
-    """Publish results/INDEX.FENCE (or results/run.FENCE); `files(directory)` adds plots and reports beside result.json.
+    """Publish results/INDEX.FENCE; `files(directory)` adds plots and reports beside result.json.
 
-    `figures`: flat name -> number; `tables`: name -> {"columns": [...], "rows": [[...]]}, and "detail": true in one
-    that is for the report rather than a terminal. Idempotent: what is already published under this name stays.
-    Numbers that are not finite become null: JSON has none.
+    The run's own, results/run.NUMBER, has the next number: leases of different indexes count on their own. It is made
+    once for each Job and code. `figures`: flat name -> number; `tables`: name -> {"columns": [...], "rows": [[...]]},
+    and "detail": true in one that is for the report rather than a terminal. Idempotent: what is already published under
+    this name stays. Numbers that are not finite become null: JSON has none. Raises InterruptedRun if a newer attempt
+    holds the lease.
     """
+    run_dir = run_directory(runtime.volume, config.run)
     record = {
         "schema": SCHEMA,
         "run": config.run,
@@ -77,26 +90,80 @@ def publish_result(
         (directory / RESULT).write_text(json.dumps(finite(record), indent=1) + "\n")
         if files is not None:
             files(directory)
+        _require_lease(runtime, config)  # a moment before it is published
 
-    name = f"{runtime.index if scope == 'index' else 'run'}.{runtime.fence:06d}"
-    final = run_directory(runtime.volume, config.run) / "results" / name
-    with contextlib.suppress(FileExistsError):
-        storage.publish(final, write)
-    return final
+    if scope == "index":
+        final = run_dir / "results" / f"{runtime.index}.{runtime.fence:06d}"
+        with contextlib.suppress(FileExistsError):
+            storage.publish(final, write)
+        return final
+    while (known := _same_end(run_dir, record)) is None:
+        # First the number, then the look at the lease: whoever takes it in between gets this number or a later one, so
+        # that a late writer's end is never the newest.
+        record["fence"] = _next_number(run_dir)
+        with contextlib.suppress(FileExistsError):  # another was first: what it says may be the same
+            return storage.publish(run_dir / "results" / f"run.{record['fence']:06d}", write)
+    return known
 
 
-def read_result(run_dir: Path, scope: int | Literal["run"]) -> dict[str, Any] | None:
-    """The newest sound result of an index, or of the run; None if there is none or a later lease superseded it."""
+def read_result(
+    run_dir: Path,
+    scope: int | Literal["run"],
+    on_corrupt: Callable[[untrusted.CorruptError], None] = lambda error: None,
+) -> dict[str, Any] | None:
+    """The newest sound result of an index, or of the run; None if there is none or a later lease superseded it.
+
+    `on_corrupt` hears of each damaged one that was passed over.
+    """
+    found = _newest(run_dir, scope, on_corrupt)
+    return found[1] if found else None
+
+
+def _newest(
+    run_dir: Path,
+    scope: int | Literal["run"],
+    on_corrupt: Callable[[untrusted.CorruptError], None] = lambda error: None,
+) -> tuple[Path, dict[str, Any]] | None:
     wanted = str(scope)
     limits = lease.adopted_limits(run_dir / "lease" / ("0" if scope == "run" else wanted))
     candidates = [(fence, path) for stem, fence, path in storage.fenced(run_dir / "results") if stem == wanted]
     for fence, path in sorted(candidates, reverse=True):
-        if fence < limits.newest:
+        if fence < limits.newest and scope != "run":
             continue
-        with contextlib.suppress(storage.CorruptError, FileNotFoundError):
-            storage.verify(path)
-            return storage.read_json(path / RESULT)
+        try:
+            return path, _read(run_dir, path)
+        except untrusted.CorruptError as error:
+            if path.exists():
+                on_corrupt(error)
     return None
+
+
+def _read(run_dir: Path, path: Path) -> dict[str, Any]:
+    """A published result. Raises CorruptError."""
+    storage.verify(path, root=run_dir)
+    try:
+        return untrusted.read_record(path / RESULT, _FIELDS, root=run_dir, limit=untrusted.MAX_JSON_BYTES)
+    except FileNotFoundError:
+        raise untrusted.CorruptError(path / RESULT, "it is missing") from None
+
+
+def _same_end(run_dir: Path, record: Mapping[str, Any]) -> Path | None:
+    """The run's newest result, if it is of the same spec, Job and code."""
+    newest = _newest(run_dir, "run")
+    told = ("specHash", "jobUid", "exitCode")
+    return newest[0] if newest and all(newest[1][name] == record[name] for name in told) else None
+
+
+def _next_number(run_dir: Path) -> int:
+    return 1 + max((number for stem, number, _ in storage.fenced(run_dir / "results") if stem == "run"), default=0)
+
+
+def _require_lease(runtime: Runtime, config: "Config | Job") -> None:
+    """What a late writer publishes could only mislead: its successor's word counts."""
+    index = 0 if config.kind == "train" else runtime.index
+    directory = lease_directory(runtime.volume, config.kind, config.run, config.data, index)
+    if max(lease.numbers(directory), default=0) > runtime.fence:
+        raise InterruptedRun(f"a newer attempt has taken the lease {directory}: this one publishes no result")
 
 
 def finished(run_dir: Path, index: int, spec_hash: str, job_uid: str) -> int | None:
@@ -104,7 +171,7 @@ def finished(run_dir: Path, index: int, spec_hash: str, job_uid: str) -> int | N
     result = read_result(run_dir, index)
     if result is None or result["specHash"] != spec_hash:
         return None
-    code = int(result["exitCode"])
+    code: int = result["exitCode"]
     return code if code == 0 or result["jobUid"] == job_uid else None
 
 

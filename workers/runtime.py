@@ -11,16 +11,19 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from workers.errors import BadConfigError
+from workers.hold import Hold, hold_directory
 
 SUMMARY_INTERVAL_SECONDS = 0.2
 MARGIN_SECONDS = 5.0  # an attempt has ended this long before the grace period does
+DEFAULT_EPISODES = 60  # of a collect run that asks for no number
 _PR_SET_PDEATHSIG = 1
+_UTIME = 11  # of /proc/PID/task/TID/stat, counted after the name; stime follows
 
 
 class StopFlag:
@@ -63,11 +66,18 @@ class Runtime:
     fence: int = 1
     attempt: int = 1
     store: str | None = None
+    hold_at: int | None = None
+    store_prefix: str = ""
+    store_descriptor: int | None = None  # rank 0's: a socket that listens at `store`
     summary_file: Path | None = None
     stop: StopFlag = field(default_factory=StopFlag)
     started_at: float = field(default_factory=time.time)
     started_monotonic: float = field(default_factory=time.monotonic)
+    waits: float | None = None  # since when this process waits for others of its group, time.monotonic()
+    computes: bool = False  # while it waits
+    _hold: Hold | None = field(default=None, repr=False)
     _summary: dict[str, Any] = field(default_factory=dict, repr=False)
+    _busy: dict[str, Any] | None = field(default=None, repr=False)
     _written: float = field(default=float("-inf"), repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -102,12 +112,24 @@ class Runtime:
     def progress(self, **summary: Any) -> None:
         """Tell the supervisor that the loop lives, and what belongs into the termination message.
 
-        progress(step=120, loss=0.3) is cheap to call every step: the file is written at most five times a second.
+        progress(step=120, loss=0.3) is cheap to call every step: the file is written at most five times a second. It
+        returns when the loop may go on: see `hold_as`.
         """
         with self._lock:
             self._summary.update(summary)
             if time.monotonic() - self._written >= SUMMARY_INTERVAL_SECONDS:
                 self._write_summary()
+        if self._hold is not None and "step" in summary:
+            self._hold.keep(summary["step"], self.stop.wait, self.progress)
+
+    def hold_as(self, run: str) -> None:
+        """Have `progress` stand still at the step that JOBCTL_HOLD_AT names, if it does: workers/hold.py."""
+        if self.hold_at is None:
+            return
+        name = f"{self.index}.{self.local_rank}" if self.local_rank else f"{self.index}"
+        generation = f"{self.fence:06d}.told" if self.world > 1 else None
+        facts = {"pod": self.pod, "fence": self.fence}
+        self._hold = Hold(hold_directory(self.volume, run), self.hold_at, name, facts, generation)
 
     def flush_progress(self, **summary: Any) -> None:
         """As `progress`, written at once: the last words of a loop."""
@@ -115,18 +137,43 @@ class Runtime:
             self._summary.update(summary)
             self._write_summary()
 
+    @contextlib.contextmanager
+    def busy(self, doing: str) -> Iterator[None]:
+        """Around one long call that can't say `progress` itself: to read, hash or import a lot.
+
+        It counts as alive as long as this thread uses processor time, which none does that is blocked for ever. Of no
+        use around polling, or waiting for another thread. `doing` completes "no progress while ...".
+        """
+        outer, self._busy = self._busy, {"doing": doing, "thread": threading.get_native_id()}
+        try:
+            self.flush_progress()
+            yield
+        finally:
+            self._busy = outer
+            self.flush_progress()
+
     def _write_summary(self) -> None:
         self._written = time.monotonic()
         if self.summary_file is None:
             return
         temporary = self.summary_file.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"beat": self._written, "summary": self._summary}, default=str))
+        told = {"beat": self._written, "summary": self._summary, "busy": self._busy}
+        told |= {"waits": self.waits, "computes": self.computes}
+        temporary.write_text(json.dumps(told, default=str))
         temporary.replace(self.summary_file)  # no fsync: it only has to outlive this process, not the machine
 
 
 def time_to_save(grace_seconds: float) -> float:
     """Seconds between SIGTERM and the moment where a loop that still saves is killed."""
     return max(grace_seconds - MARGIN_SECONDS, grace_seconds / 2)
+
+
+def processor_ticks(process: int, thread: int) -> int | None:
+    """Processor time that a thread of a process has used, in clock ticks (10 ms); None where nobody can say."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        fields = Path(f"/proc/{process}/task/{thread}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[_UTIME]) + int(fields[_UTIME + 1])
+    return None
 
 
 def seconds_from_env(name: str, default: float, env: Mapping[str, str] = os.environ) -> float:
@@ -147,6 +194,25 @@ def data_directory(volume: Path, data: str | None, run: str) -> Path:
     return volume / (data or f"datasets/{run}")
 
 
+def recorded_directory(volume: Path, data: str | None, run: str) -> Path:
+    """Where collect writes: a directory below datasets/ that neither lies in another dataset nor holds one.
+
+    Raises BadConfigError for any other place, also one that a link leads to: --fresh moves aside what is there.
+    """
+    directory, root = data_directory(volume, data, run), volume / "datasets"
+    parts = PurePosixPath(data or f"datasets/{run}").parts
+    plain = len(parts) > 1 and parts[0] == "datasets" and ".." not in parts and "\0" not in str(directory)
+    if not plain or not directory.resolve().is_relative_to(root.resolve()):
+        raise BadConfigError(f"data is {data!r}, but collect writes below datasets/ only: give datasets/NAME")
+    above = [parent for parent in directory.parents if parent != root and parent.is_relative_to(root)]
+    inside = directory.iterdir() if directory.is_dir() else []
+    for other in (*above, *inside):
+        if (other / "dataset.json").exists():
+            held = other.relative_to(volume)
+            raise BadConfigError(f"data is {data!r}, but {held} is a dataset of its own: give another datasets/NAME")
+    return directory
+
+
 def owned_range(count: int, replicas: int, index: int) -> range:
     """The episodes of a collect run that belong to one index: disjoint, contiguous, all of range(count) together."""
     return range(index * count // replicas, (index + 1) * count // replicas)
@@ -154,7 +220,7 @@ def owned_range(count: int, replicas: int, index: int) -> range:
 
 def lease_directory(volume: Path, kind: str, run: str, data: str | None, index: int) -> Path:
     """A run's leases lie under runs/RUN, those of collect beside the episodes that they guard."""
-    root = data_directory(volume, data, run) if kind == "collect" else run_directory(volume, run)
+    root = recorded_directory(volume, data, run) if kind == "collect" else run_directory(volume, run)
     return root / "lease" / str(index)
 
 
@@ -179,6 +245,7 @@ _TEXTS = {
     "node": "JOBCTL_NODE",
     "ip": "JOBCTL_POD_IP",
     "store": "JOBCTL_STORE",
+    "store_prefix": "JOBCTL_STORE_PREFIX",
 }
 _NUMBERS = {
     "index": "JOB_COMPLETION_INDEX",
@@ -188,6 +255,8 @@ _NUMBERS = {
     "metrics_port": "JOBCTL_METRICS_PORT",
     "fence": "JOBCTL_FENCE",
     "attempt": "JOBCTL_ATTEMPT",
+    "hold_at": "JOBCTL_HOLD_AT",
+    "store_descriptor": "JOBCTL_STORE_DESCRIPTOR",
 }
 
 

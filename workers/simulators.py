@@ -26,7 +26,7 @@ from typing import Any
 from workers.episodes import ledger
 from workers.errors import WorkerError
 from workers.rollouts import Plan, Report, record
-from workers.runtime import SUMMARY_INTERVAL_SECONDS, die_with_parent, killed_by
+from workers.runtime import SUMMARY_INTERVAL_SECONDS, die_with_parent, killed_by, processor_ticks
 
 SPAWN = multiprocessing.get_context("spawn")  # a fork would take the threads' locks with it
 POLL_SECONDS = 0.2
@@ -65,6 +65,13 @@ class _Simulator:
         self.process: SpawnProcess = SPAWN.Process(target=_simulate, args=(theirs, os.getpid(), plan))
         self.process.start()
         theirs.close()
+        self._ticks: int | None = None
+
+    def worked(self) -> bool:
+        """Whether its main thread has used processor time since the last call."""
+        assert self.process.pid is not None
+        before, self._ticks = self._ticks, processor_ticks(self.process.pid, self.process.pid)
+        return before != self._ticks
 
     def tell(self, message: int | str | None) -> None:
         with contextlib.suppress(ConnectionError):  # it died: that is noticed where it is listened to
@@ -90,13 +97,16 @@ class _Desk:
     ) -> None:
         self._working = {simulator.link: simulator for simulator in simulators}
         self._numbers, self._should_stop, self._report = deque(numbers), should_stop, report
+        self._starting = set(self._working)  # have given no sign of life yet
         self._stirred: set[Connection] = set()
         self._failure: Exception | None = None
         self._stopped = False
 
     def serve(self) -> None:
         """Until all simulators have ended. Raises what the first that failed raised."""
+        self._report.beat()
         while self._working:
+            self._look_at_starting()
             if self._should_stop():
                 self._stop()
             for link in connection.wait([*self._working], POLL_SECONDS):
@@ -104,6 +114,12 @@ class _Desk:
                 self._listen(link)
         if self._failure is not None:
             raise self._failure
+
+    def _look_at_starting(self) -> None:
+        """Those that still import, or make their environment, can't say that they live: their processor time does."""
+        for link in self._starting & self._working.keys():
+            if self._working[link].worked():
+                self._count_sign(link)
 
     def _stop(self) -> None:
         if not self._stopped:
@@ -130,6 +146,10 @@ class _Desk:
         self._working[link].tell(number)
 
     def _on_beat(self, link: Connection) -> None:
+        self._starting.discard(link)
+        self._count_sign(link)
+
+    def _count_sign(self, link: Connection) -> None:
         """A sign of life is passed on when all have given one: one that stands still is not covered by the others."""
         self._stirred.add(link)
         if self._stirred >= self._working.keys():

@@ -1,7 +1,8 @@
 """Files on the shared volume: published by one atomic rename, verified by checksums when they are read.
 
 A published directory holds `manifest.json` = {"schema", "files": {relative path: {"bytes", "sha256"}}}. It is written
-last, in one canonical form, so that a change of any byte, in a file or in the manifest itself, is found by `verify`.
+last, in one canonical form, so that a change of any byte, in a file that it names or in itself, is found by `verify`.
+Files that it does not name are ignored: file managers and NFS leave them.
 """
 
 import contextlib
@@ -14,27 +15,30 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from workers.errors import BadConfigError, WorkerError
+from workers.errors import BadConfigError
+from workers.untrusted import (
+    MAX_JSON_BYTES,
+    CorruptError,
+    is_plain_path,
+    misfit,
+    open_file,
+    parse_json,
+    read_bytes,
+    read_json,
+)
+
+__all__ = ["CorruptError", "read_json"]  # which whoever publishes needs as well
 
 MANIFEST = "manifest.json"
 MANIFEST_SCHEMA = "jobctl.manifest/v1"
-TEMPORARY = re.compile(r"^\.tmp-(?P<name>.+)\.\d+-[0-9a-f]{8}$")
-FENCED = re.compile(r"^(?P<stem>.+)\.(?P<fence>\d{6})$")
+TEMPORARY = re.compile(r"\.tmp-(?P<name>.+)\.[0-9]+-[0-9a-f]{8}")
+FENCED = re.compile(r"(?P<stem>.+)\.(?P<fence>[0-9]{6,9})")
+STEP = re.compile(r"step-(?P<step>[0-9]{8,15})")
 NO_LINKS = {errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS, errno.EACCES}  # what such volumes say
 _NO_DIRECTORY_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
-
-
-class CorruptError(WorkerError):
-    """A file on the volume is not what was published: the message names the file and what is wrong with it."""
-
-    code = 65
-
-    def __init__(self, path: Path, why: str) -> None:
-        super().__init__(f"{path} is damaged: {why}")
-        self.path = path
-        self.why = why
+_BLOCK_BYTES = 2**20
 
 
 def fsync(descriptor: int) -> None:
@@ -52,7 +56,8 @@ def write_atomic(path: Path, data: bytes) -> None:
 def create(path: Path, data: bytes) -> bool:
     """Make `path`, which nobody changes afterwards; False if it is there already (of many callers, one gets True).
 
-    It appears whole or not at all; on a volume without hard links, a reader may see it half-written.
+    It appears whole or not at all; on a volume without hard links, a reader may see it empty for a moment, and so may
+    all if the machine dies in that moment.
     """
     with _synced_beside(path, data) as temporary:
         try:
@@ -62,7 +67,10 @@ def create(path: Path, data: bytes) -> bool:
         except OSError as error:
             if error.errno not in NO_LINKS:
                 raise
-            return _create_exclusively(path, data)
+            if not _claim(path):
+                return False
+            with _removed_on_failure(path):
+                temporary.replace(path)
     sync_directory(path.parent)
     return True
 
@@ -92,36 +100,25 @@ def publish(final: Path, write: Callable[[Path], None]) -> Path:
     return final
 
 
-def verify(directory: Path) -> dict[str, Any]:
-    """The manifest of a published directory, after each file's size and SHA-256 were compared with it.
+def verify(
+    directory: Path, root: Path | None = None, beat: Callable[[], None] = lambda: None, *, hashes: bool = True
+) -> dict[str, Any]:
+    """The manifest of a published directory, after the size and SHA-256 of each file it names were compared with it.
 
-    Raises CorruptError naming the first file that is missing, unexpected, cut or changed.
+    Below `root` (the directory's parent, if None) no link is followed. `beat` is called after every MiB and file.
+    `hashes=False` compares sizes only. Raises CorruptError naming the first file that is missing, cut or changed.
     """
-    manifest = _read_manifest(directory / MANIFEST)
-    expected = manifest["files"]
-    found = {str(path.relative_to(directory)) for path in directory.rglob("*") if not path.is_dir()} - {MANIFEST}
-    for name in sorted(set(expected) ^ found):
-        raise CorruptError(directory / name, "it is missing" if name in expected else "the manifest does not name it")
-    for name, entry in expected.items():
+    root = directory.parent if root is None else root
+    manifest = _read_manifest(directory / MANIFEST, root)
+    for name, entry in manifest["files"].items():
         path = directory / name
-        if (size := path.stat().st_size) != entry["bytes"]:
-            raise CorruptError(path, f"it has {size} bytes instead of {entry['bytes']}")
-        if sha256(path) != entry["sha256"]:
-            raise CorruptError(path, "its SHA-256 differs from the manifest's")
+        with _open_named(path, root) as file:
+            if (size := os.fstat(file.fileno()).st_size) != entry["bytes"]:
+                raise CorruptError(path, f"it has {size} bytes instead of {entry['bytes']}")
+            if hashes and _sha256(file, size, beat) != entry["sha256"]:
+                raise CorruptError(path, "its SHA-256 differs from the manifest's")
+        beat()
     return manifest
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def read_json(path: Path) -> Any:
-    """Raises FileNotFoundError, or CorruptError if the file is not JSON."""
-    try:
-        return json.loads(path.read_bytes())
-    except ValueError as error:
-        raise CorruptError(path, f"it is not JSON ({error})") from error
 
 
 def to_json(value: Any) -> bytes:
@@ -134,20 +131,34 @@ def fenced(directory: Path) -> list[tuple[str, int, Path]]:
         paths = list(directory.iterdir())
     except FileNotFoundError:
         return []
-    matches = [(FENCED.match(path.name), path) for path in paths if not path.name.startswith(".")]
+    matches = [(FENCED.fullmatch(path.name), path) for path in paths if not path.name.startswith(".")]
     return [(match["stem"], int(match["fence"]), path) for match, path in matches if match]
+
+
+def steps(directory: Path) -> list[tuple[int, int]]:
+    """(step, fence) of each publication step-STEP.FENCE in `directory`, in no order."""
+    matches = [(STEP.fullmatch(stem), fence) for stem, fence, _ in fenced(directory)]
+    return [(int(match["step"]), fence) for match, fence in matches if match]
 
 
 def clean_temporaries(parent: Path, fence: int) -> list[str]:
     """Remove the temporaries that writers with a number below `fence` left in `parent`; their names."""
     removed = []
     for path in list(parent.iterdir()) if parent.is_dir() else []:
-        temporary = TEMPORARY.match(path.name)
-        publication = FENCED.match(temporary["name"]) if temporary else None
+        temporary = TEMPORARY.fullmatch(path.name)
+        publication = FENCED.fullmatch(temporary["name"]) if temporary else None
         if publication and int(publication["fence"]) < fence:
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+            _remove_now(path)
             removed.append(path.name)
     return removed
+
+
+def remove(path: Path) -> None:
+    """Remove a publication: out of sight by one rename first, so that nobody takes half of it for a damaged one."""
+    hidden = _temporary(path)
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(hidden)
+        _remove_now(hidden)
 
 
 def require_space(directory: Path, checkpoint_bytes: int) -> None:
@@ -189,12 +200,29 @@ def _write_synced(path: Path, data: bytes) -> None:
         fsync(file.fileno())
 
 
-def _create_exclusively(path: Path, data: bytes) -> bool:
+def _claim(path: Path) -> bool:
+    """Make an empty file; False if the name is taken."""
     try:
-        _write_synced(path, data)
+        path.open("xb").close()
     except FileExistsError:
         return False
     return True
+
+
+@contextlib.contextmanager
+def _removed_on_failure(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _remove_now(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _temporary(final: Path) -> Path:
@@ -206,7 +234,9 @@ def _seal(directory: Path) -> None:
     files = {}
     for path in sorted(path for path in directory.rglob("*") if path.is_file()):
         _sync_file(path)
-        files[str(path.relative_to(directory))] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        files[str(path.relative_to(directory))] = {"bytes": path.stat().st_size, "sha256": digest}
     manifest = directory / MANIFEST
     manifest.write_bytes(_canonical({"schema": MANIFEST_SCHEMA, "files": files}))
     _sync_file(manifest)
@@ -226,18 +256,40 @@ def _canonical(manifest: dict[str, Any]) -> bytes:
     return json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n"
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def _read_manifest(path: Path, root: Path) -> dict[str, Any]:
     try:
-        data = path.read_bytes()
+        data = read_bytes(path, root, MAX_JSON_BYTES)
     except FileNotFoundError:
         raise CorruptError(path, "it is missing") from None
-    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
-        manifest = json.loads(data)
-        sizes = [(entry["bytes"], entry["sha256"]) for entry in manifest["files"].values()]
-        sound = all(isinstance(size, int) and isinstance(digest, str) for size, digest in sizes)
-        if sound and manifest["schema"] == MANIFEST_SCHEMA and _canonical(manifest) == data:
+    with contextlib.suppress(ValueError):
+        manifest = parse_json(data)
+        sound = misfit(manifest, {"schema": str, "files": dict}) is None and manifest["schema"] == MANIFEST_SCHEMA
+        if sound and all(map(_names_a_file, manifest["files"].items())) and _canonical(manifest) == data:
             return manifest
     raise CorruptError(path, "it is not a manifest as it was written")
+
+
+def _names_a_file(item: tuple[str, Any]) -> bool:
+    name, entry = item
+    sized = misfit(entry, {"bytes": int, "sha256": str}) is None and entry["bytes"] >= 0
+    return sized and name != MANIFEST and is_plain_path(name)
+
+
+def _open_named(path: Path, root: Path) -> BinaryIO:
+    try:
+        return open_file(path, root)
+    except FileNotFoundError:
+        raise CorruptError(path, "it is missing") from None
+
+
+def _sha256(file: BinaryIO, size: int, beat: Callable[[], None]) -> str:
+    """Of a file's first `size` bytes: one that grows meanwhile is not followed."""
+    digest = hashlib.sha256()
+    while size > 0 and (block := file.read(min(size, _BLOCK_BYTES))):
+        digest.update(block)
+        size -= len(block)
+        beat()
+    return digest.hexdigest()
 
 
 def _mib(count: int) -> str:

@@ -11,16 +11,26 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from workers import attempts, fresh, results
-from workers.errors import CRASHED, TERMINAL_CODES, BadConfigError, InterruptedRun, StuckError, WorkerError
+from workers.episodes import ledger
+from workers.errors import (
+    CRASHED,
+    TERMINAL_CODES,
+    BadConfigError,
+    BadDataError,
+    InterruptedRun,
+    StuckError,
+    WorkerError,
+)
 from workers.lease import Lease, lease_seconds_from_env, numbers
 from workers.processes import TERMINATED, TICK_SECONDS, LoopProcess, Told, Watchdog, sleep
 from workers.runtime import (
+    DEFAULT_EPISODES,
     Runtime,
     data_directory,
     killed_by,
@@ -36,6 +46,7 @@ TERMINATION_BYTES = 4096
 REASON_CHARACTERS = 600  # at most 6 bytes each in JSON
 DISK_POLL_SECONDS = 2.0
 DEFAULT_WATCHDOG_SECONDS = 180.0
+_T = TypeVar("_T")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _UNUSABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR}
 
@@ -58,13 +69,15 @@ class Work:
     replicas: int
     processes: int  # loop processes of this pod
     token: str | None
-    episodes: int | None
+    episodes: int  # of a collect run
 
     @classmethod
     def load(cls, kind: str, path: Path) -> "Work":
         try:
             values = json.loads(path.read_bytes())
-            job = results.Job(values["run"], values["kind"], values["task"], values["specHash"])
+            job = results.Job(
+                values["run"], values["kind"], values["task"], values["specHash"], data=values.get("data")
+            )
             many = values["kind"] == "train" and values.get("device") == "cuda"
             work = cls(
                 job=job,
@@ -72,7 +85,7 @@ class Work:
                 replicas=int(values.get("replicas", 1)),
                 processes=int(values.get("gpusPerReplica", 1)) if many else 1,
                 token=values.get("freshToken"),
-                episodes=_count(values.get("settings", {}).get("episodes")),
+                episodes=int(values.get("settings", {}).get("episodes", DEFAULT_EPISODES)) if kind == "collect" else 0,
             )
         except OSError as error:
             raise BadConfigError(f"the config file {path} cannot be read: {error.strerror}") from error
@@ -140,7 +153,7 @@ class Supervisor:
 
     def attempt(self) -> Ending:
         """Raises WorkerError or OSError if the loop could not be started."""
-        if (repeated := self._finished()) is not None:
+        if (repeated := self._ended_before()) is not None:
             self.log.say("this spec has ended before: nothing is left to do")
             return repeated
         if self.runtime.index == self.publisher:
@@ -148,7 +161,7 @@ class Supervisor:
         else:
             self.runtime.fence = max(numbers(self.lease_dir), default=1)
         try:
-            return self._finished() or self._recorded_attempt()
+            return self._ended_before() or self._recorded_attempt()
         finally:
             if self.lease is not None:
                 self._bounded(self.lease.release)
@@ -165,7 +178,7 @@ class Supervisor:
             fresh.move_aside(lease, targets, self.work.token, **names, **waiting)  # type: ignore[arg-type]
         return lease
 
-    def _despite_full_disk(self, call: Callable[[], Lease]) -> Lease:
+    def _despite_full_disk(self, call: Callable[[], _T]) -> _T:
         """A run that goes on never ends for want of space: it waits until somebody makes some."""
         while True:
             try:
@@ -186,6 +199,23 @@ class Supervisor:
         if code is None:
             return None
         return Ending(code, (results.read_result(self.run_dir, self.publisher) or {}).get("reason", "done before"))
+
+    def _ended_before(self) -> Ending | None:
+        """As `_finished`; but another Job's end marker is no reason to leave damaged episodes as they are."""
+        ending = self._finished()
+        left = results.read_result(self.run_dir, self.publisher) if ending is not None and ending.code == 0 else None
+        if left is None or self.work.job.kind != "collect" or left["jobUid"] == self.runtime.job_uid:
+            return ending
+        try:
+            ledger.require_whole(self.dataset, self._owned(), self._require_untold)
+        except BadDataError as error:
+            self.log.say(f"this spec has ended before, but {error}")
+            return None
+        return ending
+
+    def _require_untold(self) -> None:
+        if self.told.is_set():
+            raise InterruptedRun("told to stop while the episodes were looked at")
 
     def _recorded_attempt(self) -> Ending:
         run_dir, runtime = self.run_dir, self.runtime
@@ -238,10 +268,11 @@ class Supervisor:
             results.publish_result(self.runtime, self.work.job, scope="index", code=ending.code, reason=ending.reason)
 
     def _mark(self) -> int:
-        mine = None
-        if self.work.episodes is not None:
-            mine = owned_range(self.work.episodes, self.work.replicas, self.runtime.index)
-        return attempts.progress_mark(self.work.job.kind, self.run_dir, self.dataset, self.runtime.index, mine)
+        return attempts.progress_mark(self.work.job.kind, self.run_dir, self.dataset, self.runtime.index, self._owned())
+
+    def _owned(self) -> range:
+        """The episodes of a collect run that are this index' share."""
+        return owned_range(self.work.episodes, self.work.replicas, self.runtime.index)
 
     def _run(self) -> Ending:
         loops = [self._start(rank) for rank in range(self.work.processes)]
@@ -251,8 +282,7 @@ class Supervisor:
         finally:
             for loop in loops:
                 loop.kill()
-        failed = next((loop for loop, code in zip(loops, codes, strict=True) if code), loops[0])
-        self.summary.update(loops[0].summary() | failed.summary())
+        self.summary.update(loops[0].summary() | loops[self._at_fault(codes)].summary())
         for loop in loops:
             loop.close()
         return ending or self._judge(codes)
@@ -268,12 +298,20 @@ class Supervisor:
             "JOBCTL_LOCAL_RANK": str(local_rank),
             "JOBCTL_SUPERVISOR_PID": str(os.getpid()),
             "PYTHONUNBUFFERED": "1",
-            **self._group_env(),
+            **self._group_env(local_rank),
         }
-        return LoopProcess(self.command, env, runtime.tmp, self.log)
+        return LoopProcess(self.command, env, runtime.tmp, self.log, self._handed_over(local_rank))
 
-    def _group_env(self) -> dict[str, str]:
+    def _group_env(self, local_rank: int) -> Mapping[str, str]:
         return {}
+
+    def _handed_over(self, local_rank: int) -> Sequence[int]:
+        """Open files that the loop of this rank inherits."""
+        return ()
+
+    def _at_fault(self, codes: Sequence[int | None]) -> int:
+        """The local rank whose end says why the pod's loops ended; 0 if none failed."""
+        return next((rank for rank, code in enumerate(codes) if code), 0)
 
     def _called_off(self, loops: Sequence[LoopProcess]) -> Ending | None:
         """Why the loops have to be ended for the sake of other replicas."""
@@ -281,7 +319,7 @@ class Supervisor:
 
     def _watch(self, loops: Sequence[LoopProcess]) -> Ending | None:
         """Until all loops have ended or one has failed: None; otherwise why they have to be killed."""
-        watchdog = Watchdog(self.watchdog_seconds)
+        watchdog = Watchdog(self.watchdog_seconds, loops)
         forwarded = False
         while True:
             codes = [loop.poll() for loop in loops]
@@ -300,21 +338,25 @@ class Supervisor:
                 return Ending(InterruptedRun.code, "a newer attempt has taken the lease", outside=True)
             if (called_off := self._called_off(loops)) is not None:
                 return called_off
-            if not forwarded and watchdog.look(loops):
-                return self._dump_stacks(loops, watchdog)
+            if not forwarded and (ranks := watchdog.look()):
+                return self._dump_stacks(loops, ranks)
             time.sleep(TICK_SECONDS)
 
-    def _dump_stacks(self, loops: Sequence[LoopProcess], watchdog: Watchdog) -> Ending:
-        self.log.say(f"no progress for {watchdog.still:.0f} s: the stacks of all threads follow")
+    def _dump_stacks(self, loops: Sequence[LoopProcess], ranks: Sequence[int]) -> Ending:
+        """`ranks`: who stands still."""
+        whose = f" of local rank {', '.join(map(str, ranks))}" if len(loops) > 1 else ""
+        doing = loops[ranks[0]].doing()
+        what = f"no progress{whose} for {self.watchdog_seconds:.0f} s{f' while {doing}' if doing else ''}"
+        self.log.say(f"{what}: the stacks of all threads follow")
         for loop in loops:
             loop.dump_stacks()
         sleep(1.0, self.told)
-        return Ending(InterruptedRun.code, f"no progress for {watchdog.seconds:.0f} s: stacks are in the log")
+        return Ending(InterruptedRun.code, f"{what}: stacks are in the log")
 
     def _judge(self, codes: Sequence[int | None]) -> Ending:
         """The exit code for loops that ended by themselves."""
-        code = next((code for code in codes if code), 0)
-        outside = self.told.is_set()
+        code = codes[self._at_fault(codes)] or 0
+        outside = self.told.is_set() or bool(self.lease and self.lease.lost.is_set())
         if code < 0:
             return Ending(128 - code, f"the loop was {killed_by(-code)}", outside)
         if code:
@@ -374,7 +416,3 @@ def _storage_failure(error: OSError) -> Ending:
     if error.errno in _UNUSABLE:
         return Ending(BadConfigError.code, f"the volume cannot be used: {what}; look at the claim and its rights")
     return Ending(CRASHED, f"the volume failed: {what}")
-
-
-def _count(value: Any) -> int | None:
-    return int(value) if value is not None else None

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from workers import checkpoint, group, results, sampling, storage, tasks
+from workers import checkpoint, group, results, resuming, sampling, storage, tasks
 from workers.checkpoint import Checkpoints, Restored
 from workers.episodes import check
 from workers.errors import (
@@ -27,27 +26,39 @@ from workers.errors import (
     StuckError,
     WorkerError,
 )
-from workers.metrics import METRICS, Metrics
+from workers.metrics import Metrics
+from workers.room import FULL_DISK, POLL_SECONDS, when_there_is_room
 from workers.runtime import Runtime, run_directory
+from workers.schedule import batch_and_lr, learning_rate
 from workers.tasks.compute import arithmetic, choose_device, make_exact, required_data
 from workers.tasks.curves import draw_training
 from workers.tasks.weights import weights_of
+from workers.tensors import Tensors, flatten_optimizer, load_optimizer
 from workers.training_log import Log
+from workers.training_state import PROGRESS, State, best_step, score, seen_seeds, split_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from workers.config import Config
-    from workers.episodes.ledger import Entry
 
 PROBLEMS_TOLD = 3
+METRICS_SECONDS = 10.0  # that the end of an attempt waits for the lines of its metrics
+SETBACKS = 3  # times that a training may go back before it comes further than ever
 STAND_IN = np.zeros(1, dtype=np.int64)  # a sample that does not count, for a process whose share of a batch is empty
 
 
 def run(config: Config, runtime: Runtime) -> None:
     """Train to the last step and publish weights and result; raises WorkerError, InterruptedRun on a signal."""
     trainer = Trainer(config, runtime)
+    try:
+        _train(trainer)
+    finally:
+        trainer.flush_metrics()
+
+
+def _train(trainer: Trainer) -> None:
     settings, log = trainer.settings, trainer.log
     while not trainer.is_done:
         try:
@@ -70,7 +81,7 @@ def run(config: Config, runtime: Runtime) -> None:
     trainer.save_now()
     if not trainer.group.leads:
         return  # the supervisor waits until rank 0 has published
-    if runtime.stop.is_set():
+    if trainer.runtime.stop.is_set():
         raise InterruptedRun(
             f"told to stop after the last step, {trainer.step}: saved, the result is still to be written"
         )
@@ -89,11 +100,14 @@ class Trainer:
         self.autocast, self.scaler = arithmetic(self.settings.precision, self.device)
         self.run_dir = run_directory(runtime.volume, config.run)
         dataset = required_data(config, runtime)
-        self.metrics = Metrics(runtime, config)
+        self.metrics = Metrics(runtime, config, behind=True)
         self.metrics.serve()
-        self.checkpoints = Checkpoints(self.run_dir, runtime.fence, config.checkpoint.keep, report=self._report)
+        self.checkpoints = Checkpoints(
+            self.run_dir, runtime.fence, config.checkpoint.keep, report=self.metrics.record, beat=runtime.progress
+        )
         restored = self._restore(dataset) if runtime.rank == 0 else None
-        self.task = tasks.training(config.task, self.settings, dataset, self.device)
+        self._marks = resuming.marks(config, restored)
+        self.task = tasks.training(config.task, self.settings, dataset, self.device, runtime.progress)
         self.model = self.task.model.train()
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=self.settings.lr, weight_decay=self.settings.weight_decay
@@ -102,20 +116,20 @@ class Trainer:
         place = {"rank": runtime.rank, "world": runtime.world}
         self.sampler = sampling.Sampler(self.task.samples, self.batch, self.settings.seed, **place)
         self.step = 0
-        self.state = State(split=_split_table(self.task.episodes), seen_seeds=_seen_seeds(self.task.episodes))
-        self.failed_step: int | None = None
+        self.state = State(split=split_table(self.task.episodes), seen_seeds=seen_seeds(self.task.episodes))
+        self._furthest, self._setbacks = -1, 0
         self._saved_at = self._began = time.monotonic()
         self.log = Log(self.metrics, self.settings.steps)
         self._initial = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         if restored:
-            _require_same(self.task.identity, restored)
-            self._load(restored.step, restored.tensors, restored.state)
-            self.state.resumes += 1
-            self.metrics.inc("resumes_total")
+            self._resume(restored)
         elif runtime.rank == 0:
             self._begin()
         self.group = group.join(runtime, self.device)
+        resuming.require_agreement(self.group.gather(self._facts()))
         self.loss = self.group.loss_of(self.task, self.task.batch(STAND_IN, epoch=0))
+        if restored and self.state.lost_best and not self.state.best:
+            self._judge()
         self._receive()
 
     @property
@@ -157,16 +171,20 @@ class Trainer:
         """Judge the validation episodes: weights better than all before go to best/, and patience may end here."""
         if self.group.leads:
             self._judge()
+        self.state.stopped_early = self.group.follow(self._is_out_of_patience())
+
+    def _is_out_of_patience(self) -> bool:
         best, patience = self.state.best, self.settings.patience
         looks = (self.step - best["step"]) // self.settings.validate_every_steps if best else 0
-        self.state.stopped_early = patience is not None and self.group.follow(looks >= patience)
+        return patience is not None and looks >= patience
 
     def _judge(self) -> None:
-        found = self.task.validate()
+        found = {name: value for name, value in results.finite(self.task.validate()).items() if value is not None}
         self.state.validation = found
-        best = self.state.best
-        if not best or found["validation_score"] > best["validation_score"]:
+        if score(found) > score(self.state.best):
             self.state.best = {"step": self.step, **found}
+            if score(found) >= score(self.state.lost_best):
+                self.state.lost_best = None
             self.checkpoints.publish_best(self.step, {"model": self.model.state_dict()}, self._state())
         self.log.say(self, **found)
 
@@ -181,38 +199,69 @@ class Trainer:
         self.checkpoints.save(*self._snapshot())
 
     def save_now(self) -> None:
-        """Save and wait until it is published. Raises WorkerError if the volume doesn't take it."""
-        if not self.group.leads:
-            return
-        self.save()
-        if not self.checkpoints.flush(self.runtime.seconds_to_save()):
-            kept = self.checkpoints.saved_step
-            raise WorkerError(
-                f"the state of step {self.step} could not be saved; "
-                f"{'none of this attempt' if kept is None else f'that of step {kept}'} is the newest on the volume"
+        """Save and wait until it is published, as long as it takes while nobody says stop; a full disk is waited for.
+
+        Raises WorkerError if the volume doesn't take it for another reason, or within the time after a signal.
+        """
+        if self.group.leads:
+            when_there_is_room(
+                self._save_whole, self.runtime, f"the state of step {self.step} ({self._newest_saved()})"
             )
 
     def save_what_there_is(self) -> None:
         """A peer was lost within a step: the weights are still those of the last whole one."""
+        if not self.group.leads:
+            return
         try:
-            self.save_now()
-        except WorkerError as error:
+            self._save_whole()
+        except (WorkerError, OSError) as error:
             print(f"a peer is lost and {error}", flush=True)
 
+    def _save_whole(self) -> None:
+        self.save()
+        self._await_writer()
+        if self.checkpoints.flush(0):
+            return
+        error = self.checkpoints.error
+        if isinstance(error, OSError) and error.errno in FULL_DISK:
+            raise error
+        raise WorkerError(f"the state of step {self.step} could not be saved; {self._newest_saved()}")
+
+    def _await_writer(self) -> None:
+        """Until nothing is left to write, with signs of life; not beyond the time that a signal leaves."""
+        while self.checkpoints.is_writing and self.runtime.seconds_to_save() > 0:
+            self.checkpoints.flush(POLL_SECONDS)
+            self.runtime.progress()
+
+    def _newest_saved(self) -> str:
+        saved = self.checkpoints.saved_step
+        return f"{'none of this attempt' if saved is None else f'that of step {saved}'} is the newest on the volume"
+
     def go_back(self, error: FloatingPointError) -> None:
-        """To the newest checkpoint. Raises StuckError when the same step fails again: that is no accident."""
-        if self.failed_step == self.step:
+        """To the newest checkpoint. Raises StuckError when the same step fails again, or others before it do."""
+        again = self.step == self._furthest
+        self._setbacks = 1 if self.step > self._furthest else self._setbacks + 1
+        self._furthest = max(self._furthest, self.step)
+        if again or self._setbacks >= SETBACKS:
             raise StuckError(
-                f"training diverged: at step {self.step} {error}, again after going back to the last good state; "
+                f"training diverged: at step {self.step} {error}, again after going back to the last good state "
+                f"(the furthest that it came is step {self._furthest}); "
                 "try a lower lr, a smaller gradientClip or precision fp32"
             )
-        self.failed_step = self.step
         if self.group.leads:
             self._load_last_good(error)
         self._receive()
 
+    def flush_metrics(self) -> None:
+        """Have the last lines of the metrics on the volume, unless that takes too long: nothing depends on them."""
+        self.metrics.flush(min(METRICS_SECONDS, self.runtime.seconds_to_save()))
+
     def publish(self) -> None:
         """The end marker: figures, the split, the curve of all attempts."""
+        self.flush_metrics()
+        when_there_is_room(self._publish, self.runtime, "the result")
+
+    def _publish(self) -> None:
         best = self.state.best or {}
         figures = {
             "steps": self.step,
@@ -225,11 +274,7 @@ class Trainer:
             **self.state.validation,
             **{f"best_{name}": value for name, value in best.items()},
         }
-        score = best["validation_score"]
-        ended = f"trained {self.step} steps"
-        if self.state.stopped_early:
-            ended += f" of {self.settings.steps}, as {self.settings.patience} looks brought nothing better"
-        reason = f"{ended}; best on validation is step {best['step']:.0f} with F1 {score:.3f}"
+        reason = self.state.ending(self.step, self.settings)
         results.publish_result(
             self.runtime,
             self.config,
@@ -245,14 +290,53 @@ class Trainer:
     def _restore(self, dataset: Path) -> Restored | None:
         """The newest checkpoint; without one the data are checked before anything else is done."""
         self.metrics.track("checkpoint_age_seconds", self.checkpoints.age_seconds)
-        restored = self.checkpoints.restore()
+
+        def accept(found: Restored) -> None:
+            resuming.require_meant(self.config, self.settings.steps, found)
+
+        restored = when_there_is_room(
+            lambda: self.checkpoints.restore(accept, best_step), self.runtime, "the checkpoint to go on from"
+        )
         if restored is None:
             _check_data(dataset, self.runtime.progress)
         return restored
 
+    def _resume(self, restored: Restored) -> None:
+        resuming.require_same(self.task.identity, restored)
+        try:
+            self._load(restored.step, restored.tensors, restored.state)
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise BadConfigError(
+                f"the checkpoint {restored.path} does not fit this worker ({_first_line(error)}): use the worker's "
+                f"version that wrote it, or {checkpoint.BEGIN_ANEW}"
+            ) from error
+        self.state.resumes += 1
+        self.metrics.inc("resumes_total")
+        self.state.stopped_early = self._is_out_of_patience()
+
+    def _compare_best(self) -> None:
+        """What the state says of the best weights holds only where best/ has them."""
+        claimed, found = self.state.best, self.checkpoints.best
+        if claimed is None or self.checkpoints.has_best(claimed["step"]):
+            return
+        if score(claimed) > score(self.state.lost_best):
+            self.state.lost_best = claimed
+        self.state.best = found.state["progress"]["best"] if found and best_step(found.state) == found.step else None
+        instead = f"those of step {found.step} are the best there are" if self.state.best and found else "none are left"
+        print(
+            f"the best weights, of step {claimed['step']} with a score of {score(claimed):.3f}, are damaged or gone: "
+            f"{instead}",
+            flush=True,
+        )
+
+    def _facts(self) -> dict[str, Any]:
+        """What has to be the same in every process of a group."""
+        settings = self.settings.model_dump(by_alias=True, mode="json")
+        return {"settings": settings, "identity": self.task.identity, "samples": self.task.samples}
+
     def _load_last_good(self, error: FloatingPointError) -> None:
-        self.checkpoints.flush()
-        good = checkpoint.newest(self.run_dir)
+        self._await_writer()
+        good = self.checkpoints.newest()
         print(f"step {self.step}: {error}; back to {good.path.name if good else 'the beginning'}", flush=True)
         if good:
             self._load(good.step, good.tensors, good.state)
@@ -284,75 +368,35 @@ class Trainer:
         self.run_dir.mkdir(parents=True, exist_ok=True)
         storage.require_space(self.run_dir, 3 * weights)  # AdamW keeps two numbers a weight
 
-    def _load(self, step: int, tensors: checkpoint.Tensors, state: dict[str, Any]) -> None:
+    def _load(self, step: int, tensors: Tensors, state: dict[str, Any]) -> None:
         self.model.load_state_dict(tensors["model"])
-        checkpoint.load_optimizer(self.optimizer, tensors.get("optimizer", {}), state["optimizer"])
-        if self.scaler.is_enabled() and state["scaler"]:
+        load_optimizer(self.optimizer, tensors.get("optimizer", {}), state["optimizer"])
+        for parameters in self.optimizer.param_groups:
+            parameters["weight_decay"] = self.settings.weight_decay  # another spec may go on with another one
+        if self.scaler.is_enabled() and state.get("scaler"):
             self.scaler.load_state_dict(state["scaler"])
         self.step, self._began = step, time.monotonic()
-        self.state = State(**state["progress"], seen_seeds=state["seenSeeds"])
+        self.state = self.state.as_in(state)
+        if self.runtime.rank == 0:
+            self._compare_best()
 
-    def _snapshot(self) -> tuple[int, checkpoint.Tensors, dict[str, Any]]:
+    def _snapshot(self) -> tuple[int, Tensors, dict[str, Any]]:
         """Step, tensors and plain state: all of a checkpoint."""
-        optimizer, meta = checkpoint.flatten_optimizer(self.optimizer)
+        optimizer, meta = flatten_optimizer(self.optimizer)
         tensors = {"model": self.model.state_dict(), "optimizer": optimizer}
         return self.step, tensors, {**self._state(), "optimizer": meta}
 
     def _state(self) -> dict[str, Any]:
         """All of a checkpoint but the tensors and the optimizer's plain part."""
-        state = self.state
+        seconds = self.state.seconds + time.monotonic() - self._began
         return {
+            **self._marks,
             "task": self.config.task,
             "identity": self.task.identity,
-            "seenSeeds": state.seen_seeds,
+            "seenSeeds": self.state.seen_seeds,
             "scaler": self.scaler.state_dict() if self.scaler.is_enabled() else None,
-            "progress": {
-                "split": state.split,
-                "best": state.best,
-                "validation": state.validation,
-                "resumes": state.resumes,
-                "stopped_early": state.stopped_early,
-                "seconds": state.seconds + time.monotonic() - self._began,
-            },
+            "progress": {name: getattr(self.state, name) for name in PROGRESS} | {"seconds": seconds},
         }
-
-    def _report(self, name: str, value: float) -> None:
-        kind = METRICS[name].kind
-        call = self.metrics.inc if kind == "counter" else self.metrics.set if kind == "gauge" else self.metrics.observe
-        call(name, value)
-
-
-@dataclass
-class State:
-    """What a run has come to know, over all its attempts. `seen_seeds`: of every episode that shaped the weights."""
-
-    split: tasks.Table
-    seen_seeds: list[int]
-    best: dict[str, float] | None = None
-    validation: dict[str, float] = field(default_factory=dict)
-    resumes: int = 0
-    stopped_early: bool = False
-    seconds: float = 0.0
-
-
-def batch_and_lr(settings: Any, processes: int) -> tuple[int, float]:
-    """Samples of one step over all processes, and the rate for them: batchPerReplica multiplies both, batch neither."""
-    if settings.batch_per_replica is None:
-        return settings.batch, settings.lr
-    return settings.batch_per_replica * processes, settings.lr * processes
-
-
-def learning_rate(step: int, steps: int, peak: float, warmup_fraction: float, schedule: str = "cosine") -> float:
-    """The rate of a step, counted from 0: a linear rise to `peak`, then a cosine down to 0 at `steps` (SGDR, 2016).
-
-    `schedule` constant stays at `peak`.
-    """
-    warmup = math.ceil(steps * warmup_fraction)
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    if schedule == "constant":
-        return peak
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
 def _require_world(config: Config, runtime: Runtime) -> None:
@@ -372,21 +416,5 @@ def _check_data(dataset: Path, beat: Callable[[], None]) -> None:
         raise BadDataError(f"{dataset} fails the data check: {'; '.join(problems[:PROBLEMS_TOLD])}{more}")
 
 
-def _require_same(identity: dict[str, Any], restored: Restored) -> None:
-    """Raises BadConfigError if the checkpoint is of another model, seed or dataset than this config asks for."""
-    found = restored.state["identity"]
-    if differ := sorted(key for key in identity.keys() | found.keys() if identity.get(key) != found.get(key)):
-        raise BadConfigError(
-            f"the run's checkpoint {restored.path.name} was trained with another {', '.join(differ)}: submit with "
-            "--fresh to begin anew (what is there is kept aside), or restore what was changed"
-        )
-
-
-def _split_table(episodes: dict[str, list[Entry]]) -> tasks.Table:
-    rows = [[name, entry.episode, entry.seed, entry.outcome] for name, some in episodes.items() for entry in some]
-    return {"columns": ["split", "episode", "seed", "outcome"], "rows": rows}
-
-
-def _seen_seeds(episodes: dict[str, list[Entry]]) -> list[int]:
-    """Seeds of the episodes that shape the weights: trained on, or used to choose the best."""
-    return sorted(entry.seed for name in ("train", "validation") for entry in episodes[name])
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:200]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 import zlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from workers.metrics import Metrics
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from workers.train import Trainer
 
 LOG_SECONDS = 2.0
+SHORTEST_SECONDS = 1e-9  # a clock may stand still between two looks
 LOG_SAMPLES = "JOBCTL_LOG_SAMPLES"  # set to anything: every step prints which samples this process uses
 
 
@@ -49,34 +51,46 @@ class Log:
             self.say(trainer)
 
     def say(self, trainer: Trainer, **validation: float) -> None:
-        """Print and write what was counted; `validation` figures go into the same line. Gauges alone on other ranks."""
-        steps, seconds = len(self._losses), time.monotonic() - self._since
-        self.loss = sum(self._losses) / steps
-        epoch = trainer.step / trainer.sampler.steps_per_epoch
-        rate = self._samples / seconds
-        score = trainer.state.validation.get("validation_f1")
-        figures = {
-            "steps": self._steps,
-            "epoch": epoch,
-            "loss": self.loss,
-            "lr": self._lr,
-            "samples_per_second": rate,
-            "step_seconds": seconds / steps,
-            "data_wait_seconds": self._wait_seconds / steps,
-        }
+        """Print and write what was counted; `validation` figures go into the same line. Gauges alone on other ranks.
+
+        Without a step since the last line there is nothing to say but `validation`.
+        """
+        if not self._losses and not validation:
+            self._clear()
+            return
+        seconds = max(time.monotonic() - self._since, SHORTEST_SECONDS)
+        figures = self._figures(trainer, seconds)
         if trainer.group.leads:
-            print(
-                f"step {trainer.step}/{self._steps} epoch {epoch:.1f} loss {self.loss:.3f} lr {self._lr:.1e} "
-                f"{rate:,.0f} samples/s" + (f" f1(val) {score:.2f}" if score is not None else ""),
-                flush=True,
-            )
+            print(_line(trainer.step, figures, trainer.state.validation.get("validation_f1")), flush=True)
             age = trainer.checkpoints.age_seconds()
             self._metrics.log(trainer.step, **figures, checkpoint_age_seconds=age, **validation)
         else:
             self._metrics.show(trainer.step, **figures)
-        self._metrics.set("samples_per_second", self._own_samples / seconds)  # of this process: they are added up
+        if self._losses:
+            self._metrics.set("samples_per_second", self._own_samples / seconds)  # of this process: they are added up
         self._clear()
+
+    def _figures(self, trainer: Trainer, seconds: float) -> dict[str, float]:
+        """Means and rates of the steps that were counted; without one there are none."""
+        found: dict[str, float] = {"steps": self._steps, "epoch": trainer.step / trainer.sampler.steps_per_epoch}
+        if not (steps := len(self._losses)):
+            return found
+        self.loss = sum(self._losses) / steps
+        return found | {
+            "loss": self.loss,
+            "lr": self._lr,
+            "samples_per_second": self._samples / seconds,
+            "step_seconds": seconds / steps,
+            "data_wait_seconds": self._wait_seconds / steps,
+        }
 
     def _clear(self) -> None:
         self._losses: list[float] = []
         self._samples, self._own_samples, self._wait_seconds, self._since = 0, 0, 0.0, time.monotonic()
+
+
+def _line(step: int, figures: Mapping[str, float], score: float | None) -> str:
+    text = f"step {step}/{figures['steps']} epoch {figures['epoch']:.1f}"
+    if "loss" in figures:
+        text += f" loss {figures['loss']:.3f} lr {figures['lr']:.1e} {figures['samples_per_second']:,.0f} samples/s"
+    return text + (f" f1(val) {score:.2f}" if score is not None else "")

@@ -35,11 +35,24 @@ def spec_options(command: _Command) -> _Command:
             "--set", "assignments", multiple=True, metavar="KEY=VALUE",
             help="A setting of the task (steps=400), or any key of the spec (checkpoint.keep=5).",
         ),
+        allow_env_option,
         click.option("--fresh", is_flag=True, help="Start the run anew; what it wrote so far is set aside."),
     )  # fmt: skip
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def allow_env_option(command: _Command) -> _Command:
+    """--allow-env NAME, remembered by the session. It is typed with each call: no file can say it."""
+
+    def remember(ctx: click.Context, option: click.Parameter, names: tuple[str, ...]) -> None:
+        ctx.obj.allowed_env = names
+
+    return click.option(
+        "--allow-env", multiple=True, metavar="NAME", expose_value=False, callback=remember,
+        help="On this machine, let env set a variable that runs code (PYTHONPATH, LD_PRELOAD).",
+    )(command)  # fmt: skip
 
 
 def _from(words: tuple[str, ...]) -> Callable[[click.Context, click.Parameter, str], list[str]]:

@@ -27,6 +27,7 @@ class Session:
         self.context_flag: str | None = None
         self.namespace_flag: str | None = None
         self.debug = False
+        self.allowed_env: tuple[str, ...] = ()  # --allow-env
 
     @cached_property
     def backend_name(self) -> str:
@@ -70,8 +71,13 @@ class Session:
         return self.backend
 
     def say_where(self) -> None:
-        """Name the backend on stderr; opening it does so by itself."""
+        """Name the backend on stderr; opening it does so by itself. With --debug, Helm too."""
         self.note(f"backend: {self.where}")
+        if self.debug:
+            from jobctl import helm
+
+            program = helm.find_helm()
+            self.note(f"helm: {program} {helm.check_version(program)}")
 
     @property
     def is_local(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ from jobctl.spec import NAME_LENGTH, Asked, ask
 KEYS = {"allow_cpu": "allowCpu", "from_run": "from"}
 
 
-def asked_of(flags: dict[str, Any]) -> list[Asked]:
-    """The jobs that this command line asks for, in order. Raises UsageError."""
+def asked_of(flags: dict[str, Any], note: Callable[[str], object] = lambda sentence: None) -> list[Asked]:
+    """The jobs that this command line asks for, in order. Raises UsageError.
+
+    `note` is told which files of the team's took part, and what they set: such a file is found, not named.
+    """
     flags = dict(flags)
     kind, path, assignments = flags.pop("kind"), flags.pop("path"), flags.pop("assignments")
     if not kind and not path:
@@ -27,12 +31,15 @@ def asked_of(flags: dict[str, Any]) -> list[Asked]:
         over["name"] = _default_name(file, kind, over.get("task"))
     if file is not None and flags["name"] and (count := len(documents.read(file))) > 1:
         raise UsageError(f"{file} has {count} documents: --name is for one, so give each its name in the file.")
-    return ask(
+    jobs = ask(
         file,
         kind=kind,
         flags={key: value for key, value in over.items() if value is not None},
         assignments=[_with_settings(text) for text in assignments],
     )
+    for path, keys in jobs[0].team:
+        note(f"defaults: {path} sets {', '.join(keys)}")
+    return jobs
 
 
 def _default_name(file: Path | None, kind: str | None, task: str | None) -> str | None:

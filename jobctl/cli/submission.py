@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from jobctl import helm
 from jobctl.backend import Record, Release, home_directory
-from jobctl.errors import NotFoundError, UnreachableError, UsageError
+from jobctl.cli.resuming import resumed_from
+from jobctl.errors import NotFoundError, OvertakenError, UnreachableError, UsageError
 from jobctl.spec import Asked, JobSpec, validate
-from jobctl.values import spec_hash, values_of
+from jobctl.values import as_text, differing_keys, spec_hash, spec_of, values_of
 
 if TYPE_CHECKING:
     from jobctl.cli.session import Session
 
 Decision = Literal["start", "running", "done"]
+T = TypeVar("T")
+OTHERS_SECONDS = 40.0  # how long another call may be at work on the same job: longer than Helm may take
+SILENT_SECONDS = 5.0
+AGAIN_SECONDS = 0.3
 
 
 @dataclass(frozen=True)
@@ -26,18 +34,49 @@ class Prepared:
     spec: JobSpec
     release: Release
     record: Record | None
+    continues: str | None = None  # of a training that only the volume knows: where it goes on, in words
 
 
-def prepare(session: Session, jobs: Sequence[Asked], *, fresh: bool, ask: bool = True) -> list[Prepared]:
+def prepare(
+    session: Session, jobs: Sequence[Asked], *, fresh: bool, replace: bool = False, ask: bool = True
+) -> list[Prepared]:
     """Check and render every document before the first is started. Raises UsageError, RefusedError; starts nothing.
 
     `ask` says whether to ask the backend for what is there already under each name.
     """
     token = os.urandom(8).hex() if fresh else None
-    return [_prepared(session, job, token, ask) for job in jobs]
+    if not ask:
+        return [_prepared(session, job, token, replace, ask=False) for job in jobs]
+
+    def attempt(job: Asked, tries: int) -> Prepared:
+        if tries:
+            _settle(session, str(job.name))
+        return _prepared(session, job, token, replace, ask=True)
+
+    return [until_settled(session, partial(attempt, job)) for job in jobs]
 
 
-def _prepared(session: Session, job: Asked, token: str | None, ask: bool) -> Prepared:
+def until_settled(session: Session, attempt: Callable[[int], T]) -> T:
+    """What `attempt` returns, which is given the number of tries before this one.
+
+    It is tried again while another call is at work on the same job. Raises OvertakenError where that takes too long.
+    """
+    start, noted = time.monotonic(), False
+    for tries in itertools.count():
+        try:
+            return attempt(tries)
+        except OvertakenError:
+            seconds = time.monotonic() - start
+            if seconds > OTHERS_SECONDS:
+                raise
+            if seconds > SILENT_SECONDS and not noted:
+                session.note("Another command is at work on this job: waiting for it to end.")
+                noted = True
+            time.sleep(AGAIN_SECONDS)
+    raise AssertionError("count has no end")
+
+
+def _prepared(session: Session, job: Asked, token: str | None, replace: bool, *, ask: bool) -> Prepared:
     with _rendering(session, str(job.name)) as rendering:
 
         def check() -> JobSpec:
@@ -52,13 +91,17 @@ def _prepared(session: Session, job: Asked, token: str | None, ask: bool) -> Pre
         record = _existing(session, spec.name) if ask else None
         # A cluster's revision is Helm's own; `helm template`, which the local backend runs, would always say 1.
         revision = 1 if record is None else record.revision + 1
-        values = values_of(spec, revision=revision if session.is_local else None, fresh_token=token)
+        values = values_of(
+            spec, revision=revision if session.is_local else None, fresh_token=token, replace=replace and ask
+        )
         try:
             release = _rendered(session, rendering, spec.name, revision, values, check, is_new=ask and record is None)
         except UsageError:
             check()  # says in better words what Helm found
             raise
-        return Prepared(spec, release, record)
+        only_on_volume = ask and record is None and token is None and spec.kind == "train"
+        continues = resumed_from(session, spec, release, replace=replace) if only_on_volume else None
+        return Prepared(spec, release, record, continues)
 
 
 def _rendering(session: Session, name: str) -> helm.Rendering:
@@ -80,10 +123,10 @@ def _rendered(
     `check` is called while Helm connects to a cluster.
     """
     if session.is_local:
-        from jobctl.local.translate import translate
+        from jobctl.local.admission import admit
 
         release = Release(name, revision, values, rendering.of(values))
-        translate(release.manifest)  # refuses by name what can't run here, before anything of the sequence is started
+        admit(release, home_directory(os.environ), os.environ, session.allowed_env)
         return release
     if is_new or session.place is None:
         return Release(name, 1, values, rendering.of(values))
@@ -116,33 +159,61 @@ def decide(prepared: Prepared, *, replace: bool, fresh: bool) -> Decision:
     return "running" if state in ACTIVE else "done" if state == "succeeded" else "start"
 
 
-def start_again(session: Session, record: Record) -> Release:
-    """Submit the same values as the next revision. Returns what was sent."""
-    values = session.backend.values(record.name)
+def start(session: Session, job: Prepared, *, replace: bool, fresh: bool) -> tuple[Prepared, Decision]:
+    """Submit it; where another call has been faster, look again and decide anew. Returns what was sent or found.
+
+    `replace` and `fresh` were said of the job that was seen: of another one they don't hold. Raises what decide raises.
+    """
+
+    def attempt(tries: int) -> tuple[Prepared, Decision]:
+        if tries == 0:
+            session.backend.submit(job.release)
+            return job, "start"
+        now, is_same = _prepared_again(session, job)
+        decision = decide(now, replace=replace and is_same, fresh=fresh and is_same)
+        if decision == "start":
+            session.backend.submit(now.release)
+        return now, decision
+
+    return until_settled(session, attempt)
+
+
+def start_again(session: Session, record: Record, tries: int = 0) -> Release:
+    """Submit the same values as the next revision. Returns what was sent.
+
+    Raises OvertakenError where another call has been faster; `tries` says how often that has happened.
+    """
+    if tries:
+        _settle(session, record.name)
+    values = as_text(session.backend.values(record.name))
+    release = _next_release(session, record.name, record.revision + 1, values)
+    session.backend.submit(release)
+    return release
+
+
+def _prepared_again(session: Session, job: Prepared) -> tuple[Prepared, bool]:
+    """The job with what is there under its name by now; whether that is what was there before."""
+    name = job.spec.name
+    _settle(session, name)
+    record = _existing(session, name)
+    is_same = _uid_of(record) == _uid_of(job.record)
+    values = job.release.values if is_same else values_of(job.spec)  # without what --fresh and --replace put there
+    release = _next_release(session, name, 1 if record is None else record.revision + 1, values)
+    return Prepared(job.spec, release, record, job.continues if is_same else None), is_same
+
+
+def _next_release(session: Session, name: str, revision: int, values: dict[str, Any]) -> Release:
+    """The same values as the next revision: as this one on the local backend, as Helm counts on a cluster."""
     if session.is_local:
-        planned = {**(values.get("planned") or {}), "revision": record.revision + 1}
-        values = {**values, "planned": planned}
-    with _rendering(session, record.name) as rendering:
-        release = _rendered(session, rendering, record.name, record.revision + 1, values, is_new=False)
-    return replace(release, revision=session.backend.submit(release))
+        values = {**values, "planned": {**(values.get("planned") or {}), "revision": revision}}
+    with _rendering(session, name) as rendering:
+        return _rendered(session, rendering, name, revision, values, is_new=False)
 
 
-def config_of(manifest: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The worker's config in a rendered release: its `spec` is what the hash is taken of."""
-    import json
-
-    config = next(document for document in manifest if document["kind"] == "ConfigMap")
-    return json.loads(config["data"]["config.json"])
-
-
-def differing_keys(old: Any, new: Any, path: str = "") -> list[str]:
-    """The keys, with dots, whose values differ between two specs."""
-    if not (isinstance(old, dict) and isinstance(new, dict)):
-        return [] if old == new else [path]
-    found = []
-    for key in sorted(old.keys() | new.keys()):
-        found += differing_keys(old.get(key), new.get(key), f"{path}.{key}" if path else key)
-    return found
+def _settle(session: Session, name: str) -> None:
+    """Raises OvertakenError while another call is still at work on this job; mends what a killed one has left."""
+    if not session.is_local:
+        session.cluster.settle(name)
 
 
 def _existing(session: Session, name: str) -> Record | None:
@@ -157,13 +228,17 @@ def _existing(session: Session, name: str) -> Record | None:
         return None
 
 
+def _uid_of(record: Record | None) -> str | None:
+    return record.job.get("metadata", {}).get("uid") if record else None
+
+
 def _hash_of(record: Record) -> str | None:
     return (record.job.get("metadata", {}).get("labels") or {}).get("jobctl.dev/spec-hash")
 
 
 def _taken(prepared: Prepared, record: Record) -> str:
-    old = config_of(helm.template(record.name, record.values))["spec"]
-    keys = differing_keys(old, config_of(prepared.release.manifest)["spec"])
+    old = spec_of(helm.template(record.name, as_text(record.values)))
+    keys = differing_keys(old, spec_of(prepared.release.manifest))
     differs = f"they differ in {', '.join(keys)}" if keys else "this chart gives it another hash"
     return (
         f"The name {record.name} is taken by another spec ({differs}): choose another --name, "

@@ -10,7 +10,7 @@ from jobctl.cli.options import spec_options
 from jobctl.cli.output import say, to_yaml
 from jobctl.cli.session import Session
 from jobctl.cli.specs import asked_of
-from jobctl.cli.submission import Prepared, decide, prepare
+from jobctl.cli.submission import Prepared, decide, prepare, start
 
 ALREADY = {
     "running": "already running: nothing to do.",
@@ -33,12 +33,13 @@ def submit_command(session: Session, replace: bool, dry_run: bool, wait: bool, f
     documents in one file run in order: submit waits between them, the same command again continues, and a failed one
     stops the sequence with exit status 1.
     """
-    prepared = prepare(session, asked_of(flags), fresh=fresh)
+    prepared = prepare(session, asked_of(flags, session.note), fresh=fresh, replace=replace)
     decisions = [decide(job, replace=replace, fresh=fresh) for job in prepared]
     for number, (job, decision) in enumerate(zip(prepared, decisions, strict=True), start=1):
-        starts = decision == "start" and not dry_run
-        revision = session.backend.submit(job.release) if starts else job.release.revision
-        session.say(_announcement(job, decision, dry_run, revision))
+        if decision == "start" and not dry_run:
+            job, decision = start(session, job, replace=replace, fresh=fresh)
+            decisions[number - 1] = decision
+        session.say(_announcement(job, decision, dry_run))
         if dry_run:
             continue
         if wait or number < len(prepared):
@@ -58,7 +59,7 @@ def submit_command(session: Session, replace: bool, dry_run: bool, wait: bool, f
 def render_command(session: Session, fresh: bool, **flags: Any) -> None:
     """Print exactly the objects that submit would send, as YAML."""
     # Helm itself asks a cluster for the revision that names end in: the client needn't be loaded for it.
-    prepared = prepare(session, asked_of(flags), fresh=fresh, ask=session.is_local)
+    prepared = prepare(session, asked_of(flags, session.note), fresh=fresh, ask=session.is_local)
     if not session.is_open:
         session.say_where()
     documents = [document for job in prepared for document in job.release.manifest]
@@ -78,12 +79,13 @@ def stay(session: Session, name: str) -> int:
     return exit_status_of(job)
 
 
-def _announcement(job: Prepared, decision: str, dry_run: bool, revision: int) -> str:
+def _announcement(job: Prepared, decision: str, dry_run: bool) -> str:
     name = job.spec.name
     if decision != "start":
         return f"{name}: {ALREADY[decision].format(name=name)}"
     verb = "would be started" if dry_run else "submitted"
-    return f"{name}: {verb} as revision {revision} ({len(job.release.manifest)} objects)."
+    goes_on = f"; it {job.continues}" if job.continues else ""
+    return f"{name}: {verb} as revision {job.release.revision} ({len(job.release.manifest)} objects){goes_on}."
 
 
 def _say_what_is_left(session: Session, left: list[Prepared]) -> None:

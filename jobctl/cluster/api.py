@@ -62,11 +62,12 @@ class Api:
 
     def __init__(self, client: ApiClient, place: Place) -> None:
         self.client, self.place = client, place
+        self.served = dict(GROUPS)  # plural → its API; what not every cluster has is added once it is found
 
     def path(self, plural: str, name: str = "", sub: str = "") -> str:
         """/apis/batch/v1/namespaces/NS/jobs/NAME/status."""
         scope = "" if plural in CLUSTER_SCOPED else f"/namespaces/{self.place.namespace}"
-        return f"/{GROUPS[plural]}{scope}/{plural}" + (f"/{name}" if name else "") + (f"/{sub}" if sub else "")
+        return f"/{self.served[plural]}{scope}/{plural}" + (f"/{name}" if name else "") + (f"/{sub}" if sub else "")
 
     def get(self, plural: str, name: str) -> Object:
         return self._json("GET", self.path(plural, name), f"read {plural} {name}")
@@ -90,9 +91,11 @@ class Api:
         """A JSON merge patch: null removes a key."""
         return self._json("PATCH", self.path(plural, name), f"change {plural} {name}", body)
 
-    def delete(self, plural: str, name: str, *, grace_seconds: int | None = None) -> None:
-        """Also what it owns, in the background."""
+    def delete(self, plural: str, name: str, *, uid: str | None = None, grace_seconds: int | None = None) -> None:
+        """Also what it owns, in the background. Raises ConflictError where the object of this name has another uid."""
         body: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        if uid is not None:
+            body["preconditions"] = {"uid": uid}
         if grace_seconds is not None:
             body["gracePeriodSeconds"] = grace_seconds
         self._json("DELETE", self.path(plural, name), f"delete {plural} {name}", body)
@@ -103,6 +106,11 @@ class Api:
     def groups(self) -> set[str]:
         """The API groups that the server knows."""
         return {group["name"] for group in self._json("GET", "/apis", "read the API groups").get("groups") or []}
+
+    def preferred(self, group: str) -> str:
+        """The API of a group in the version that the server prefers: apis/GROUP/v1. Raises NotFoundError."""
+        found = self._json("GET", f"/apis/{group}", f"read the API group {group}")
+        return f"apis/{found['preferredVersion']['groupVersion']}"
 
     def watch(self, plural: str, seconds: int, **query: str) -> Iterator[Object]:
         """Events {type, object} from `resourceVersion` on, for so many seconds. Raises GoneError on 410."""

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
-from jobctl.backend import Event, LogLine, Record, Release, claim_of
-from jobctl.cluster import logs, progress, records, release
+from jobctl.backend import Event, LogLine, Record, Release, claim_of, live
+from jobctl.cluster import kueue, logs, progress, records, release
 from jobctl.cluster.api import Api, connect
 from jobctl.cluster.changes import Changes
 from jobctl.cluster.place import find_place
 from jobctl.cluster.reader import PodReader
-from jobctl.errors import JobctlError, NotFoundError, RefusedError, UnreachableError, nearest
+from jobctl.cluster.refusals import ConflictError
+from jobctl.errors import JobctlError, NotFoundError, OvertakenError, RefusedError, UnreachableError, nearest
 from jobctl.version import __version__
 
 Object = dict[str, Any]
@@ -45,23 +47,43 @@ class KubernetesBackend:
 
     # ---- Backend
 
-    def render(self, name: str, values: Mapping[str, Any]) -> Release:
-        """What submit would send: with the cluster's own versions, and the revision that Helm would give it."""
-        revision, manifest = self.helm.render(name, values)
-        return Release(name, revision, dict(values), manifest)
-
     def submit(self, release_: Release) -> int:
-        """Install or upgrade; returns the revision. A first install that fails leaves nothing behind."""
-        first = self._first_install(release_.name)
+        """Install or upgrade as that revision. A first install that fails leaves nothing behind.
+
+        Raises OvertakenError where the release has changed since it was looked at.
+        """
+        if self.settle(release_.name) != release_.revision:
+            raise release.overtaken(release_.name)
         release.try_out(self.api, release_)
+        token = secrets.token_hex(8)
         try:
-            return self.helm.upgrade(release_.name, release_.values)
-        except JobctlError:
-            if first:
-                with contextlib.suppress(JobctlError):  # the first error is the one to tell
-                    self.api.version()  # where that gets no answer, Helm would only wait for one once more
-                    self._remove(release_.name)
+            self.helm.upgrade(release_.name, release_.values, release_.revision, token)
+        except OvertakenError:
             raise
+        except (JobctlError, KeyboardInterrupt):
+            with contextlib.suppress(JobctlError):  # the first error is the one to tell
+                self._take_back(release_.name, token)
+            raise
+        return release_.revision
+
+    def settle(self, name: str) -> int:
+        """Put in order what an interrupted Helm left of a release; the revision that comes next.
+
+        Raises OvertakenError while another call is at work on it, RefusedError where another chart has the name.
+        """
+        found = self._secrets(name)
+        if not found:
+            return 1
+        self.helm.is_ours(name)
+        repair = release.repair(found, time.time())
+        if repair.busy:
+            raise release.overtaken(name)
+        for secret in repair.forget:
+            self.api.delete("secrets", secret)
+        if repair.uninstall:
+            self.helm.uninstall(name)
+        kept = [release.revision_of(one) for one in found if one["metadata"]["name"] not in repair.forget]
+        return 1 if repair.uninstall else max(kept) + 1
 
     def records(self) -> list[Record]:
         jobs = records.newest_jobs(self.api.find("jobs", labelSelector=records.JOBS))
@@ -72,10 +94,12 @@ class KubernetesBackend:
         maps = {one["metadata"]["name"]: one for one in self.api.find("configmaps", labelSelector=records.JOBS)}
         waiting = any(records.needs_events(job, _own(pods, job)) for job in jobs.values())
         events = self._events() if waiting else []
-        return [
+        workloads = kueue.visible(self.api, jobs.values())
+        found = (
             records.record_of(job, pods, records.config_of(maps.get(records.config_name_of(job) or "")), events)
             for _, job in sorted(jobs.items())
-        ]
+        )
+        return [kueue.in_queue(record, workloads) for record in found]
 
     def record(self, name: str) -> Record:
         job = self._job(name)
@@ -84,7 +108,8 @@ class KubernetesBackend:
         with contextlib.suppress(NotFoundError):
             config_map = self.api.get("configmaps", records.config_name_of(job) or job["metadata"]["name"])
         events = self._events() if records.needs_events(job, _own(pods, job)) else []
-        return records.record_of(job, pods, records.config_of(config_map), events)
+        record = records.record_of(job, pods, records.config_of(config_map), events)
+        return kueue.in_queue(record, kueue.visible(self.api, [job]))
 
     def values(self, name: str) -> dict[str, Any]:
         """The newest revision's values as they were given; from the job's config where Helm has forgotten them."""
@@ -94,19 +119,20 @@ class KubernetesBackend:
             return self.record(name).values
 
     def suspend(self, name: str) -> None:
-        self._set(name, True, {})
+        self._let_run(name, False, {})
 
     def resume(self, name: str) -> None:
-        self._set(name, False, {records.CANCELLED: None})
+        self._let_run(name, True, {records.CANCELLED: None})
 
     def cancel(self, name: str) -> None:
-        self._set(name, True, {records.CANCELLED: datetime.now(UTC).isoformat(timespec="seconds")})
+        self._let_run(name, False, {records.CANCELLED: datetime.now(UTC).isoformat(timespec="seconds")})
 
-    def delete(self, name: str) -> None:
+    def delete(self, name: str) -> int:
         """Uninstall, then remove by label what Helm has forgotten. Claims and what is on them stay."""
         known = self.helm.is_ours(name)
         if not self._remove(name) and not known:
             raise self._not_found(name)
+        return len(live(self.api.find("pods", labelSelector=_selector(name))))
 
     def logs(self, name: str, index: int | None, follow: bool) -> Iterator[LogLine]:
         completions = int(self._job(name)["spec"].get("completions") or 1)
@@ -146,10 +172,12 @@ class KubernetesBackend:
     # ---- objects
 
     def _remove(self, name: str) -> bool:
-        """Everything of this name but its data; whether Helm left anything.
+        """Everything of this name but its data; whether anything was there beside what Helm knows.
 
-        What Helm can't remove is removed here, too, or the missing right is named: Helm doesn't.
+        What Helm can't remove is removed here, too, or the missing right is named: Helm doesn't. Only what is there now
+        goes: a job that is submitted meanwhile under this name stays.
         """
+        parts, secrets_ = self._parts(name), self._secrets(name)
         failed = False
         try:
             self.helm.uninstall(name)
@@ -157,14 +185,39 @@ class KubernetesBackend:
             raise
         except JobctlError:
             failed = True
-        left = [(plural, one) for plural in PARTS for one in self.api.find(plural, labelSelector=_selector(name))]
-        for plural, one in left:
-            with contextlib.suppress(NotFoundError):
-                self.api.delete(plural, one["metadata"]["name"])
+        for plural, one in parts:
+            self._delete(plural, one)
         if failed:
-            for secret in self.api.find("secrets", labelSelector=f"owner=helm,name={name}"):
-                self.api.delete("secrets", secret["metadata"]["name"])
-        return bool(left)
+            for secret in secrets_:
+                self._delete("secrets", secret)
+        return bool(parts)
+
+    def _take_back(self, name: str, token: str) -> None:
+        """Remove what the failed first install with this token has made, and nothing else.
+
+        Its Secret goes last: as long as it is there, nobody else can install under this name.
+        """
+        found = self._secrets(name)
+        if len(found) != 1 or (found[0]["metadata"].get("labels") or {}).get(release.CALL_LABEL) != token:
+            return
+        since = str(found[0]["metadata"].get("creationTimestamp"))
+        for plural, one in self._parts(name):
+            if str(one["metadata"].get("creationTimestamp")) >= since:
+                self._delete(plural, one)
+        self._delete("secrets", found[0])
+
+    def _parts(self, name: str) -> list[tuple[str, Object]]:
+        """(plural, object) of all that a release of this name consists of."""
+        return [(plural, one) for plural in PARTS for one in self.api.find(plural, labelSelector=_selector(name))]
+
+    def _secrets(self, name: str) -> list[Object]:
+        """The Secrets in which Helm keeps the revisions of a release."""
+        return self.api.find("secrets", labelSelector=f"owner=helm,name={name}")
+
+    def _delete(self, plural: str, one: Object) -> None:
+        """Delete this object, not another one that has its name by now."""
+        with contextlib.suppress(NotFoundError, ConflictError):
+            self.api.delete(plural, one["metadata"]["name"], uid=records.uid_of(one))
 
     def _job(self, name: str) -> Object:
         jobs = records.newest_jobs(self.api.find("jobs", labelSelector=_selector(name)))
@@ -205,27 +258,19 @@ class KubernetesBackend:
     def _events(self) -> list[Object]:
         return self.api.find("events", fieldSelector="type=Warning")
 
-    def _set(self, name: str, suspend: bool, annotations: dict[str, str | None]) -> None:
+    def _let_run(self, name: str, may_run: bool, annotations: dict[str, str | None]) -> None:
+        """Have its Job suspended or resumed: by Kueue, where that manages it, as it would undo what others do."""
         job = self._job(name)
         conditions = (job.get("status") or {}).get("conditions") or []
         if any(c["type"] in ("Complete", "Failed") and c["status"] == "True" for c in conditions):
             raise RefusedError(f"Job {name} has ended: `jobctl retry {name}` runs it again.")
-        self.api.patch(
-            "jobs", job["metadata"]["name"], {"metadata": {"annotations": annotations}, "spec": {"suspend": suspend}}
-        )
-
-    def _first_install(self, name: str) -> bool:
-        """Whether Helm has no release of this name, or only the rest of one. RefusedError: another chart has it."""
-        secrets = self.api.find("secrets", labelSelector=f"owner=helm,name={name}")
-        if not secrets:
-            return True
-        self.helm.is_ours(name)
-        repair = release.repair(secrets, time.time())
-        for secret in repair.forget:
-            self.api.delete("secrets", secret)
-        if repair.uninstall:
-            self.helm.uninstall(name)
-        return repair.uninstall
+        change: Object = {"metadata": {"annotations": annotations}}
+        workload = kueue.governing(self.api, job)
+        if workload is None:
+            change["spec"] = {"suspend": not may_run}
+        else:
+            kueue.set_active(self.api, workload, may_run)
+        self.api.patch("jobs", job["metadata"]["name"], change)
 
 
 def _own(pods: list[Object], job: Object) -> list[Object]:

@@ -5,21 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from jobctl import profiles
-from jobctl.cluster import rights
+from jobctl import helm, profiles
+from jobctl.cluster import kueue, rights
 from jobctl.cluster.api import Api
 from jobctl.cluster.refusals import ForbiddenError
 from jobctl.cluster.release import making_a_claim
 from jobctl.errors import JobctlError, NotFoundError
-from jobctl.helm import OLDEST_KUBERNETES
 
 Object = dict[str, Any]
 Level = Literal["ok", "warn", "fail"]
 
-OLDEST = tuple(int(part) for part in OLDEST_KUBERNETES.split("."))[:2]
+OLDEST = tuple(int(part) for part in helm.OLDEST_KUBERNETES.split("."))[:2]
 PRODUCT = "nvidia.com/gpu.product"
 FAKE_GPU = "jobctl.dev/fake-gpu"  # the annotation by which `make cluster` marks them
 CLUSTER_ROLE = "the optional ClusterRole in docs/rbac.md shows it"
@@ -37,13 +37,14 @@ class Finding:
 
 def examine(api: Api, claim: str, image: str) -> list[Finding]:
     """All checks, in order. Raises UnreachableError, RefusedError where the API server can't be asked at all."""
-    findings = [_version(api.version(), api.place.server)]
+    findings = [_version(api.version(), api.place.server), _helm()]
     checks: Sequence[Callable[[], Iterator[Finding]]] = (
         lambda: _rights(api),
         lambda: _namespace(api),
         lambda: _claim(api, claim),
         lambda: _nodes(api, image),
         lambda: _metrics(api),
+        lambda: _queues(api),
     )
     for check in checks:
         findings += check()
@@ -60,17 +61,28 @@ def _version(version: Object, server: str) -> Finding:
     return Finding("API server", "ok", said)
 
 
+def _helm() -> Finding:
+    try:
+        program = helm.find_helm()
+        return Finding("Helm", "ok", f"{helm.check_version(program)} at {program}")
+    except JobctlError as error:
+        return Finding("Helm", "fail", str(error))
+
+
 def _rights(api: Api) -> Iterator[Finding]:
     """Every right of the documented Role, asked for one by one: a review of rules may be incomplete."""
     needed = rights.needed()
-    with ThreadPoolExecutor(8) as workers:
-        allowed = list(workers.map(lambda right: _may(api, right), needed))
-    missing = [right for right, is_allowed in zip(needed, allowed, strict=True) if not is_allowed]
-    if missing:
+    if missing := _missing(api, needed):
         said = f"you may not {', '.join(str(right) for right in missing)} in namespace {api.place.namespace}"
         yield Finding("rights", "fail", said, "have the Role in docs/rbac.md bound to you")
     else:
         yield Finding("rights", "ok", f"all {len(needed)} that jobctl needs in namespace {api.place.namespace}")
+
+
+def _missing(api: Api, needed: Sequence[rights.Right]) -> list[rights.Right]:
+    with ThreadPoolExecutor(8) as workers:
+        allowed = list(workers.map(lambda right: _may(api, right), needed))
+    return [right for right, is_allowed in zip(needed, allowed, strict=True) if not is_allowed]
 
 
 def _may(api: Api, right: rights.Right) -> bool:
@@ -212,6 +224,20 @@ def _metrics(api: Api) -> Iterator[Finding]:
             "metrics", "warn", "the Prometheus Operator's resources (PodMonitor) are not there",
             "jobs run without; for metrics install kube-prometheus-stack, then jobctl-platform again",
         )  # fmt: skip
+
+
+def _queues(api: Api) -> Iterator[Finding]:
+    """Says nothing where there is no Kueue, or where that can't be asked: metrics says so then."""
+    with suppress(JobctlError):
+        if kueue.GROUP not in api.groups():
+            return
+        if missing := _missing(api, rights.needed("kueue")):
+            said = f"Kueue is there, and you may not {', '.join(map(str, missing))} in namespace {api.place.namespace}"
+            yield Finding(
+                "queues", "warn", said, "for scheduling.queue have the rules in docs/rbac.md in your Role, too"
+            )
+        else:
+            yield Finding("queues", "ok", "Kueue is there, and you have the rights that scheduling.queue needs")
 
 
 def _nodes_of(number: int) -> str:

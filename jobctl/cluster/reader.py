@@ -20,7 +20,7 @@ from jobctl.cluster.refusals import ROLE, ForbiddenError, error_of, message_of, 
 from jobctl.errors import JobctlError, NotFoundError, RefusedError
 from jobctl.objects import phase_of
 from jobctl.untrusted import UnreadableError, at, mapping, mappings, object_or_none, parse_object, text, whole
-from jobctl.volume import Published, Result, failure_of
+from jobctl.volume import Checkpoint, Published, Result, failure_of
 
 Object = dict[str, Any]
 
@@ -69,6 +69,9 @@ class PodReader:
         found = mapping(self._document(run), "weights")
         name = _named(found)
         return Published.of(name, at(found, "files")) if name else None
+
+    def checkpoint(self, run: str) -> Checkpoint | None:
+        return Checkpoint.of(mapping(self._document(run), "checkpoint"))
 
     def read(self, run: str, path: str) -> Generator[bytes, None, None]:
         yield from self._exec([*COMMAND, run, "--file", path])

@@ -23,6 +23,7 @@ from jobctl.objects import (
     true_conditions,
 )
 from jobctl.untrusted import MOST_INDEXES, mapping, object_or_none, text, whole
+from jobctl.values import with_environment
 
 Object = dict[str, Any]
 
@@ -89,16 +90,16 @@ def record_of(
     for pod in own:
         if said := waiting_for(pod, by_object.get(uid_of(pod))):
             pod["metadata"].setdefault("annotations", {})[WAITING_ANNOTATION] = said
+    suspended = bool(job["spec"].get("suspend"))
     conditions = true_conditions(job).keys()
-    cancelled = CANCELLED in annotations
     return Record(
         name=release_of(job),
         revision=revision_of(job),
         values=values_of(job, config),
         job=job,
         pods=own,
-        suspended=bool(job["spec"].get("suspend")),
-        cancelled=cancelled,
+        suspended=suspended,
+        cancelled=suspended and CANCELLED in annotations,  # where somebody else has let it go on, it is not
         controller="finished" if conditions & {"Complete", "Failed"} else "alive",
         created_at=parse_time(job["metadata"].get("creationTimestamp")) or datetime.now(UTC),
     )
@@ -160,7 +161,7 @@ def values_of(job: Object, config: Object | None) -> dict[str, Any]:
     """The values that make this job again: the normalised spec in its config, else what the Job itself tells."""
     if spec := mapping(config, "spec"):
         fresh = text(config, "freshToken")
-        return {**spec, **({"planned": {"freshToken": fresh}} if fresh else {})}
+        return {**with_environment(spec, job), **({"planned": {"freshToken": fresh}} if fresh else {})}
     labels = job["metadata"].get("labels") or {}
     values: dict[str, Any] = {
         key: labels[f"jobctl.dev/{key}"] for key in ("kind", "task", "gpu") if f"jobctl.dev/{key}" in labels

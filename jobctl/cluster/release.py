@@ -13,7 +13,8 @@ from jobctl.backend import Release
 from jobctl.chart import chart_directory
 from jobctl.cluster.place import IN_CLUSTER
 from jobctl.cluster.refusals import Place, refusal_in, unreachable
-from jobctl.errors import JobctlError, NotFoundError, RefusedError
+from jobctl.errors import JobctlError, NotFoundError, OvertakenError, RefusedError, UsageError
+from jobctl.values import for_one_call, without_call
 
 if TYPE_CHECKING:
     from jobctl.cluster.api import Api
@@ -23,6 +24,7 @@ Object = dict[str, Any]
 HELM_SECONDS = 30
 RENDER_SECONDS = 8  # for what changes nothing, and can be had without the cluster too
 ABANDONED_SECONDS = 120  # for a revision that is still pending
+SETTLING_SECONDS = 15  # for a release that has just failed, or is being uninstalled: whoever did it tidies up
 CHART = "jobctl"
 _UNREACHABLE = (
     "cluster unreachable", "connection refused", "i/o timeout", "no such host", "TLS handshake timeout", "EOF",
@@ -30,15 +32,24 @@ _UNREACHABLE = (
 )  # fmt: skip
 # 'Error: kubernetes cluster unreachable: Get "https://…": ' before the reason itself
 _AROUND_REASON = re.compile(r'^(?:.*?cluster unreachable: )?(?:Get "[^"]*": )?', re.IGNORECASE)
+CALL_LABEL = "jobctl-submit"  # on the Secret of a revision: which call of submit made it
+_EXPECTED = "planned.expectRevision is "  # how the chart begins to say that it is another revision
 _BUSY = "another operation (install/upgrade/rollback) is in progress"
+# What Helm says to the second of two calls that want to become the same revision, and where the first one has failed.
+_OVERTAKEN = (
+    _BUSY, "cannot re-use a name that is still in use", "cannot reuse a name that is still in use",
+    "release: already exists", "has no deployed releases",
+)  # fmt: skip
+_OVERTAKEN_SECRET = re.compile(r'secrets "sh\.helm\.release\.v1\.[^"]+" already exists')
 
 
 @dataclass(frozen=True)
 class Repair:
-    """What has to be done before Helm can upgrade: revisions to forget, or the release to uninstall."""
+    """What has to be done before Helm can upgrade: revisions to forget, the release to uninstall, or to wait."""
 
     uninstall: bool = False
     forget: tuple[str, ...] = ()
+    busy: bool = False
 
 
 class Helm:
@@ -68,9 +79,18 @@ class Helm:
         documents = yaml.load_all(release["manifest"], Loader=yaml.CSafeLoader)
         return int(release["version"]), [document for document in documents if document]
 
-    def upgrade(self, name: str, values: Mapping[str, Any]) -> int:
-        """helm upgrade --install; the revision that it became."""
-        return int(json.loads(self._run(self._upgrade(name, "--cleanup-on-fail"), values))["version"])
+    def upgrade(self, name: str, values: Mapping[str, Any], revision: int, token: str) -> None:
+        """helm upgrade --install as this revision and no other; its Secret bears the token.
+
+        Raises OvertakenError, having changed nothing, where another call has made this revision or is about to.
+        """
+        marked = self._upgrade(name, "--cleanup-on-fail", "--labels", f"{CALL_LABEL}={token}")
+        try:
+            self._run(marked, for_one_call(values, revision, token))
+        except UsageError as error:
+            if _EXPECTED not in str(error):
+                raise
+            raise overtaken(name) from error
 
     def uninstall(self, name: str) -> None:
         """Remove the release, if there is one."""
@@ -78,7 +98,7 @@ class Helm:
 
     def values(self, name: str) -> dict[str, Any]:
         """The values of the newest revision as they were given. Raises NotFoundError."""
-        return dict(json.loads(self._run(["get", "values", name, "-o", "json"], None)) or {})
+        return without_call(json.loads(self._run(["get", "values", name, "-o", "json"], None)) or {})
 
     def status(self, name: str) -> Object | None:
         """The newest revision: {name, version, info: {status}, ...}, or None where there is no such release."""
@@ -114,7 +134,7 @@ class Helm:
         where = ["--namespace", self.place.namespace]
         if self.place.context != IN_CLUSTER:
             where += ["--kube-context", self.place.context]
-        stdin = "" if values is None else json.dumps(values, allow_nan=False)
+        stdin = "" if values is None else helm.to_yaml(values)
         try:
             return helm.run([*arguments, *where], stdin, seconds, meanwhile)
         except helm.HelmError as error:
@@ -127,8 +147,8 @@ class Helm:
             return known
         if "release: not found" in said:
             return NotFoundError(f"Helm knows no such release in namespace {self.place.namespace}.")
-        if _BUSY in said:
-            return RefusedError(
+        if any(words in said for words in _OVERTAKEN) or _OVERTAKEN_SECRET.search(said):
+            return OvertakenError(
                 "Helm says that another operation on this release is in progress: try again in a moment. If none is "
                 "(one was killed), `jobctl delete` it and submit again: nothing that it wrote is lost."
             )
@@ -137,25 +157,39 @@ class Helm:
         return RefusedError(said)
 
 
+def overtaken(name: str) -> OvertakenError:
+    return OvertakenError(
+        f"Another command changes {name} at this moment, or was killed while it did: `jobctl status {name}` shows what "
+        "is there. Try again in two minutes at the latest: what a killed one left is mended then."
+    )
+
+
 def repair(secrets: Sequence[Object], now_unix_seconds: float) -> Repair:
     """What an interrupted Helm left of a release, judged from the Secrets that hold its revisions.
 
     A revision that has been pending for longer than Helm may take is nobody's; a release of which no revision was ever
-    deployed, or that was being uninstalled, can only be uninstalled.
+    deployed, or that was being uninstalled, can only be uninstalled, once whoever works on it has had the time to.
     """
     labels = [one["metadata"].get("labels") or {} for one in secrets]
     statuses = {str(label.get("status")) for label in labels}
+    ages = [now_unix_seconds - _changed_at(label) for label in labels]
+    pending = [str(label.get("status")).startswith("pending-") for label in labels]
     dead = [
         one["metadata"]["name"]
-        for one, label in zip(secrets, labels, strict=True)
-        if str(label.get("status")).startswith("pending-") and now_unix_seconds - _changed_at(label) > ABANDONED_SECONDS
+        for one, is_pending, age in zip(secrets, pending, ages, strict=True)
+        if is_pending and age > ABANDONED_SECONDS
     ]
-    pending = [status for status in statuses if status.startswith("pending-")]
-    if not secrets or (pending and not dead):
-        return Repair()
-    if "deployed" not in statuses:
-        return Repair(uninstall=True)
+    if len(dead) < sum(pending):
+        return Repair(busy=True)
+    if secrets and "deployed" not in statuses:
+        settling = not dead and min(ages) < SETTLING_SECONDS
+        return Repair(busy=settling, uninstall=not settling)
     return Repair(forget=tuple(dead))
+
+
+def revision_of(secret: Object) -> int:
+    """The revision that a Secret of Helm holds."""
+    return int((secret["metadata"].get("labels") or {}).get("version") or 0)
 
 
 def _changed_at(labels: Mapping[str, str]) -> float:

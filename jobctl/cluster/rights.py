@@ -28,15 +28,15 @@ class Right:
 
 @cache
 def rules(kind: str = "role") -> tuple[Rule, ...]:
-    """Rules as RBAC has them, and `why`: those of the `role`, or of the optional `clusterRole`."""
+    """Rules as RBAC has them, and `why`: those of the `role`, or of the optional `kueue` and `clusterRole`."""
     return tuple(read_yaml(chart_directory("jobctl-platform") / "rbac.yaml")[kind])
 
 
-def needed() -> tuple[Right, ...]:
-    """The rights of the Role, one by one."""
+def needed(kind: str = "role") -> tuple[Right, ...]:
+    """The rights of these rules, one by one."""
     return tuple(
         Right(verb, group, *resource.split("/"))
-        for rule in rules()
+        for rule in rules(kind)
         for group in rule["apiGroups"]
         for resource in rule["resources"]
         for verb in rule["verbs"]
@@ -74,6 +74,15 @@ def _lines() -> list[str]:
         "command in any pod of the namespace, and `secrets` are where Helm keeps its releases, beside all others of",
         "the namespace. So give jobs a namespace of their own.",
         "",
+        "## Optional: jobs in queues",
+        "",
+        "Who uses `scheduling.queue` ([kueue.md](kueue.md)) needs these rules in the Role, too: Kueue starts what it",
+        "has admitted, so such a job is stopped through its Workload. `--set rbac.kueue=true` adds them.",
+        "",
+        "```yaml",
+        *_rules(rules("kueue")),
+        "```",
+        "",
         "## Optional: nodes and namespace labels",
         "",
         "Without this ClusterRole `doctor` says of nodes and of the Pod Security level that they are not visible; all",
@@ -87,7 +96,12 @@ def _lines() -> list[str]:
 
 
 def _role(kind: str, name: str, of: tuple[Rule, ...]) -> list[str]:
-    lines = ["apiVersion: rbac.authorization.k8s.io/v1", f"kind: {kind}", "metadata:", f"  name: {name}", "rules:"]
+    head = ["apiVersion: rbac.authorization.k8s.io/v1", f"kind: {kind}", "metadata:", f"  name: {name}", "rules:"]
+    return head + _rules(of)
+
+
+def _rules(of: tuple[Rule, ...]) -> list[str]:
+    lines = []
     for rule in of:
         lines += [
             f"  # {rule['why']}",

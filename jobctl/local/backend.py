@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jobctl
-from jobctl.backend import Event, LogLine, Record, Release, claim_of
-from jobctl.errors import JobctlError, NotFoundError, RefusedError, UsageError, nearest
+from jobctl.backend import Event, LogLine, Record, Release, claim_of, live
+from jobctl.errors import JobctlError, NotFoundError, OvertakenError, RefusedError, UsageError, nearest
 from jobctl.local import kubelet, logs, pods
 from jobctl.local.job_object import CANCELLED, apply_verb
-from jobctl.local.layout import RevisionDir, jobs_directory, revisions_of
+from jobctl.local.layout import RevisionDir, jobs_directory, make_private, revisions_of
 from jobctl.local.pulse import Pulse
 from jobctl.local.saved import read_status
+from jobctl.local.secrets import read_secrets
 from jobctl.local.state import Identity, locked, timestamp, write_json
 from jobctl.local.translate import translate
 from jobctl.objects import by_index, completions_of, parse_time, phase_of, true_conditions
@@ -53,18 +54,21 @@ class LocalBackend:
     def submit(self, release: Release) -> int:
         """Start a revision; older ones of its name are told to end, side by side with the new one's start.
 
-        Raises RefusedError for what can't be run here or a revision that exists, JobctlError if it can't be started.
+        Raises RefusedError for what can't be run here, OvertakenError where such a revision or a newer one exists,
+        JobctlError if it can't be started.
         """
         if not _NAME.fullmatch(release.name):
             raise UsageError(f"{release.name!r} is no name for a job: lower-case letters, digits and '-', at most 53.")
         job = translate(release.manifest)
+        read_secrets(job, self.home, os.environ)
         scale = backoff_scale()
         try:
+            make_private(self.home)
             with self._lock():
                 self._sweep(release.name)
                 older = self._revisions(release.name)
                 if older and older[-1].revision >= release.revision:
-                    raise RefusedError(
+                    raise OvertakenError(
                         f"Job {release.name} has revision {older[-1].revision} already; "
                         f"revision {release.revision} would not be newer. Look at `jobctl status {release.name}`."
                     )
@@ -105,17 +109,20 @@ class LocalBackend:
     def cancel(self, name: str) -> None:
         self._change(name, "cancel")
 
-    def delete(self, name: str) -> None:
-        """Forget the job at once; its pods get their grace period. Volumes stay."""
+    def delete(self, name: str) -> int:
+        """Forget the job at once; its pods get their grace period: how many still live. Volumes stay."""
         with self._lock():
             directories = self._revisions(name)
             if not directories:
                 raise self._not_found(name)
+            ending = 0
             for directory in directories:
+                ending += _living(directory)
                 directory.deleted.touch()
                 with contextlib.suppress(FileNotFoundError):  # its supervisor has seen the mark already
                     self._send(directory, "delete")
             self._sweep(name)
+        return ending
 
     def logs(self, name: str, index: int | None, follow: bool) -> Iterator[LogLine]:
         """Lines of all attempts of all kept revisions, oldest first. Follows until the newest revision has ended."""
@@ -376,6 +383,14 @@ def _record(directory: RevisionDir) -> Record:
         created_at=parse_time(status["created_at"]) or _made_at(directory),
         doubt=doubt,
     )
+
+
+def _living(directory: RevisionDir) -> int:
+    """How many of its pods live, as far as that can be read: it is deleted all the same."""
+    try:
+        return len(live(_record(directory).pods))
+    except NotFoundError:
+        return 0
 
 
 def _unreadable(directory: RevisionDir, doubt: str, supervisor: Identity | None) -> Record:

@@ -3,16 +3,34 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from jobctl.backend import worker_python
-from jobctl.local.plan import Container, EnvVar, LocalJob, Mount
+from jobctl.local.plan import Container, LocalJob, Mount
 
 INHERITED = (
     "PATH", "LANG", "LC_ALL", "TZ", "USER", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "SSL_CERT_FILE",
 )  # fmt: skip
 ADDED = {"PYTHONUNBUFFERED": "1", "JOBCTL_LEASE_SECONDS": "5"}
 MACHINE_PATHS = ("/dev/shm",)  # noqa: S108 - left as the machine's, not a file of ours
+
+# Where things are, as the chart tells its pods: in its manifests these alone are rewritten, and what a spec asks for is
+# text. A manifest of anybody else is rewritten wherever a path or a peer's name stands.
+WIRING = ("JOBCTL_CONFIG", "JOBCTL_VOLUME", "JOBCTL_TMP", "JOBCTL_TERMINATION_LOG", "JOBCTL_STORE")
+# Variables that run code, or another program than the one that was meant, as the user of this machine. `*`: any ending.
+GUARDED = {
+    "PYTHON*": "Python imports and runs what they name",
+    "LD_*": "the loader takes libraries from where they say",
+    "GCONV_PATH": "the C library loads converters from there",
+    "PATH": "programs are looked up there",
+    "HOME": "Python imports packages from below it",
+    "BROWSER": "a program that is run as soon as something opens a page",
+    "BASH_ENV": "bash runs it",
+    "ENV": "a shell runs it",
+    "CC": "the compiler that torch runs",
+    "CXX": "the compiler that torch runs",
+}
 
 _REFERENCE = re.compile(r"\$(?:\$|\(([-._a-zA-Z0-9]+)\))")
 _SUBSCRIPT = re.compile(r"metadata\.(labels|annotations)\['([^']+)'\]")
@@ -90,11 +108,13 @@ def environment(
     mounts: Mapping[str, Path],
     addresses: Sequence[str],
     base: Mapping[str, str],
+    secrets: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """All variables of a container.
 
     mounts: {container path: path on this machine}, the termination message's path included.
     addresses: of every index. base: jobctl's own environment, of which INHERITED is passed on.
+    secrets: the values of variables that come out of Secrets.
     """
     container = job.template.container
     pattern = peer_pattern(job)
@@ -108,16 +128,22 @@ def environment(
 
     declared: dict[str, str] = {}
     for variable in container.env:
-        declared[variable.name] = rewrite(_value(variable, declared, pod, job.template.service_account))
+        if variable.secret is not None:
+            declared[variable.name] = (secrets or {})[variable.name]
+        elif variable.field_path is not None:
+            declared[variable.name] = downward(variable.field_path, pod, job.template.service_account)
+        else:  # what is referred to has been rewritten already
+            value = rewrite(variable.value) if variable.is_wired else variable.value
+            declared[variable.name] = expand(value, declared)
     declared.setdefault("JOB_COMPLETION_INDEX", str(pod.index))
     inherited = {name: base[name] for name in INHERITED if name in base}
     return {**inherited, **ADDED, **declared}
 
 
-def _value(variable: EnvVar, before: Mapping[str, str], pod: PodIdentity, service_account: str) -> str:
-    if variable.field_path is not None:
-        return downward(variable.field_path, pod, service_account)
-    return expand(variable.value, before)
+def guarded_by(name: str) -> str | None:
+    """What a variable does on this machine that has to be asked for by name; None for others."""
+    patterns = ((pattern, reason) for pattern, reason in GUARDED.items())
+    return next((reason for pattern, reason in patterns if fnmatchcase(name, pattern)), None)
 
 
 def command(container: Container, variables: Mapping[str, str], base: Mapping[str, str]) -> list[str]:

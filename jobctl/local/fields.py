@@ -60,13 +60,19 @@ CONTAINER = [
     translated("args", list, "$(VAR) is expanded here, in command and in env"),
     translated("workingDir", str, "must lie below a mount; without it the pod's own directory"),
     translated("env[].name", str),
-    translated("env[].value", str, "paths below a mount and names of peers are rewritten"),
+    translated(
+        "env[].value", str, "paths below a mount and names of peers are rewritten; of the chart's, as listed above"
+    ),
     translated("env[].valueFrom.fieldRef.fieldPath", str),
     translated("env[].valueFrom.fieldRef.apiVersion", str, only=("v1",)),
     translated("env[].valueFrom.configMapKeyRef.name", str, "of a ConfigMap in the same manifest"),
     translated("env[].valueFrom.configMapKeyRef.key", str),
     refused("env[].valueFrom.configMapKeyRef.optional", "a missing key is an error here", (False,)),
-    refused("env[].valueFrom.secretKeyRef", "there are no Secrets on one machine; give a plain value in `env`"),
+    translated(
+        "env[].valueFrom.secretKeyRef.name", str, "the file JOBCTL_HOME/secrets/NAME/KEY, else jobctl's variable"
+    ),
+    translated("env[].valueFrom.secretKeyRef.key", str),
+    refused("env[].valueFrom.secretKeyRef.optional", "a missing key is an error here", (False,)),
     refused("env[].valueFrom.resourceFieldRef", "resources aren't limited here"),
     refused("env[].valueFrom.fileKeyRef", "give a plain value in `env`"),
     refused("envFrom", "list the variables in `env`", ([],)),
@@ -165,7 +171,7 @@ POD = [
     refused("hostPID", "a pod here sees the machine's processes anyway, but asks for none", (False,)),
     refused("hostIPC", "a pod is told apart from the machine", (False,)),
     refused("hostNetwork", "every pod has its own 127.x.y.z address", (False,)),
-    refused("hostUsers", "runs as the user who submits", (True,)),
+    ignored("hostUsers", "runs as the user who submits"),
     refused("shareProcessNamespace", "a pod has one container", (False,)),
     refused("initContainers", "do the work in the container's own command", ([],)),
     refused("ephemeralContainers", "use the machine's debugger", ([],)),
@@ -225,6 +231,10 @@ KINDS: dict[tuple[str, str], list[Field]] = {
         translated("spec.clusterIP", str, "headless Services only", only=("None",)),
         ignored("spec", "peers are found by their addresses in env"),
     ],
+    ("networking.k8s.io/v1", "NetworkPolicy"): [
+        *metadata(),
+        ignored("spec", "whoever uses this machine can reach its addresses; members of a group prove a token"),
+    ],
     ("v1", "ServiceAccount"): [
         *metadata(),
         ignored("automountServiceAccountToken", "there is no API server to use a token with"),
@@ -239,7 +249,8 @@ DIFFERENCES = """\
 - What a process that ends leaves running is killed with it, as in a container; only the shim in front of it is extra.
 - There is no image: `python` is jobctl's interpreter (or `$JOBCTL_WORKER_PYTHON`), every other program the machine's.
   Of jobctl's own environment a pod gets `PATH` and the few names listed below, never the rest.
-- Absolute paths and peers' names are rewritten in env values only, never in arguments or files.
+- Absolute paths and peers' names are rewritten in env values only, never in arguments or files; of the chart's
+  manifests in the variables that say where things are, never in what a spec asks for.
 - The whole pod is one container; a pod that runs is ready. Nothing limits CPU, memory, GPUs or disk.
 - A pod that was evicted stays in the list of pods as Failed with its condition DisruptionTarget; a cluster removes it.
 - A pod's log stays after the pod; a cluster forgets it with the pod, so that `jobctl logs` reads there what the worker
@@ -252,10 +263,22 @@ DIFFERENCES = """\
   is absent.
 - Every object lies in one namespace; the Job's finished revisions are kept up to ten, as Helm keeps them."""
 
+ENVIRONMENT = """\
+What a spec's `env` says is text: a process sees it as it was typed. Rewritten are the chart's own {wiring}.
+
+`secretEnv: {{NAME: {{secret: S, key: K}}}}` is the content of the file `JOBCTL_HOME/secrets/S/K`, byte for byte, which
+nobody but its owner may read (`chmod 600`; `printf %s` writes no line's end); where there is no such file, the variable
+NAME of the shell that submits, retries or resumes. The value goes to the job's processes in their environment and is
+written nowhere.
+
+A spec is a program: its author runs what they like, in the container on a cluster, as you on this machine. So these are
+refused here, whether they stand in a spec or in a team's `jobctl.yaml`, unless you type `--allow-env NAME` with
+`submit`, `render` or `retry`; on a cluster they are variables like any other:"""
+
 
 def markdown() -> str:
     """The tables as a document for users."""
-    from jobctl.local.environment import ADDED, INHERITED
+    from jobctl.local.environment import ADDED, GUARDED, INHERITED, WIRING
 
     lines = [
         "# What the local backend does with each field",
@@ -273,6 +296,14 @@ def markdown() -> str:
         "",
         f"Inherited from jobctl's environment: {', '.join(f'`{name}`' for name in INHERITED)}.",
         f"Added unless the manifest sets it: {', '.join(f'`{name}={value}`' for name, value in ADDED.items())}.",
+        "",
+        "## The environment",
+        "",
+        ENVIRONMENT.format(wiring=", ".join(f"`{name}`" for name in WIRING)),
+        "",
+        "| variable | why it has to be allowed |",
+        "|---|---|",
+        *(f"| `{name}` | {reason} |" for name, reason in GUARDED.items()),
     ]
     for (api_version, kind), fields in KINDS.items():
         lines += ["", f"## {kind} ({api_version})"]

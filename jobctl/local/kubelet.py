@@ -84,8 +84,13 @@ def _report(message: dict[str, Any]) -> ShimReport:
     return ShimReport(message.get("pid"), message.get("exit_code"), message.get("error"))
 
 
-def start(job: LocalJob, pod: LivePod, addresses: Sequence[str], volumes_root: Path) -> None:
-    """Lay out the pod's directory and start its shim. Raises OSError; then it can be tried again."""
+def start(
+    job: LocalJob, pod: LivePod, addresses: Sequence[str], volumes_root: Path, secrets: Mapping[str, str]
+) -> None:
+    """Lay out the pod's directory and start its shim. Raises OSError; then it can be tried again.
+
+    secrets: the values of variables that come out of Secrets.
+    """
     container = job.template.container
     directories = {
         name: _materialise(volume, pod.directory / "v" / name, volumes_root)
@@ -97,7 +102,7 @@ def start(job: LocalJob, pod: LivePod, addresses: Sequence[str], volumes_root: P
             (directories[mount.volume] / mount.sub_path).mkdir(parents=True, exist_ok=True)
     mounts[container.termination_path] = pod.directory / "termination-log"
     mounts[container.termination_path].touch()
-    variables = environment.environment(job, pod.identity, mounts, addresses, os.environ)
+    variables = environment.environment(job, pod.identity, mounts, addresses, os.environ, secrets)
     variables.setdefault("HOME", str(pod.directory))
     variables.setdefault("HOSTNAME", f"{job.name}-{pod.identity.index}")
     command = environment.command(container, variables, os.environ)

@@ -9,6 +9,8 @@ HOME/local/NAME/r3-1a2b3c4d/        one revision of a job (its number, the Job's
     pods/0000/{attempt.json, ended, log, termination-log, v/VOLUME/}    attempts in order of their start
     supervisor.log
 HOME/volumes/CLAIM/                 claims; no job's end touches them
+HOME/secrets/SECRET/KEY             what a spec's secretEnv means here; the user's own files
+HOME itself is for its owner alone (0700), and so are release.json, status.json and what lies in control/.
 """
 
 import contextlib
@@ -35,6 +37,15 @@ def jobs_directory(home: Path) -> Path:
     return home / "local"
 
 
+def make_private(home: Path) -> None:
+    """Make the home, or take it from everybody else's eyes: what a job was given in its environment lies there."""
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    mode = home.stat().st_mode & 0o777
+    if mode & 0o077:
+        with contextlib.suppress(PermissionError):  # it is somebody else's, who lets us write there
+            home.chmod(mode & 0o700)
+
+
 def revisions_of(home_jobs: Path, name: str) -> list["RevisionDir"]:
     """Every revision's directory of this name, by number; what else lies there is passed over."""
     found = [RevisionDir(path) for path in (home_jobs / name).glob("r*-*") if _REVISION.fullmatch(path.name)]
@@ -55,7 +66,8 @@ class RevisionDir:
         self.deleted = path / "deleted"
         self.pods = path / "pods"
         self.log = path / "supervisor.log"
-        self.volumes = path.parents[2] / "volumes"
+        self.home = path.parents[2]
+        self.volumes = self.home / "volumes"
 
     def __repr__(self) -> str:
         return f"RevisionDir({self.path})"

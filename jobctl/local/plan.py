@@ -9,11 +9,16 @@ from jobctl.local.rules import FailureRule, SuccessRule
 
 
 class EnvVar(NamedTuple):
-    """A container's variable: a plain value, or the downward API's path to one."""
+    """A container's variable: a plain value, the downward API's path to one, or where a secret one lies.
+
+    `is_wired`: whether it says where something is, so that paths and names of peers in it are the machine's here.
+    """
 
     name: str
     value: str = ""
     field_path: str | None = None
+    secret: tuple[str, str] | None = None  # a Secret's name, and the key in it
+    is_wired: bool = True
 
 
 class Claim(NamedTuple):

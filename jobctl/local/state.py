@@ -17,10 +17,13 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Replace a file so that a reader, or the next boot, sees the old content or the new. Raises OSError."""
+    """Replace a file so that a reader, or the next boot, sees the old content or the new. Raises OSError.
+
+    It is readable for its owner alone.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("wb") as file:
+        with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

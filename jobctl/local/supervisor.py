@@ -21,6 +21,7 @@ from jobctl.local.kubelet import LivePod, ShimReport
 from jobctl.local.layout import VERBS_OF_END, RevisionDir
 from jobctl.local.pulse import EVERY_SECONDS, Pulse
 from jobctl.local.saved import load_state, read_release, read_status, save_state
+from jobctl.local.secrets import read_secrets
 from jobctl.local.state import Identity, boot_id, timestamp, write_json
 from jobctl.local.translate import translate
 from jobctl.untrusted import UnreadableError, number, text, whole
@@ -42,6 +43,8 @@ class Supervisor:
         self.dir = RevisionDir(directory)
         self.release: dict[str, Any] = _named(self.dir.release, read_release)
         self.job = translate(self.release["manifest"])
+        # In this process' memory alone, for as long as the job runs.
+        self.secrets = read_secrets(self.job, self.dir.home, os.environ)
         self.scale = float(self.release["backoff_scale"])
         self.object = JobObject.of(self.release, self.job)
         self.state = jobs.JobState()
@@ -199,7 +202,7 @@ class Supervisor:
         self.dirty = True
         try:
             self.dir.add_attempt(pod.directory, pod.identity.index, pod.identity.name)
-            kubelet.start(self.job, pod, self.addresses, self.dir.volumes)
+            kubelet.start(self.job, pod, self.addresses, self.dir.volumes, self.secrets)
         except OSError as error:
             pods.set_waiting(pod.object, self.job.template.container.name, "CreateContainerError", str(error))
             pod.retry_at = time.monotonic() + RETRY_SECONDS

@@ -2,13 +2,14 @@
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
 from jobctl.errors import RefusedError
 from jobctl.local.check import check
-from jobctl.local.environment import MACHINE_PATHS, is_downward_path
+from jobctl.local.environment import MACHINE_PATHS, WIRING, is_downward_path
 from jobctl.local.plan import (
     Claim,
     Container,
@@ -22,6 +23,7 @@ from jobctl.local.plan import (
 )
 from jobctl.local.rules import Action, ExitCodes, FailureRule, PodCondition, SuccessRule, parse_indexes
 
+_FILE_NAME = re.compile(r"[-._a-zA-Z0-9]+")
 MAX_COMPLETIONS = 1000  # a process and an address each
 NO_LIMIT = 2**31 - 1  # batch/v1's default of backoffLimit beside backoffLimitPerIndex
 
@@ -38,6 +40,11 @@ def translate(manifest: Sequence[Dict]) -> LocalJob:
         raise RefusedError(f"The local backend runs manifests with one Job; this one has {len(jobs)}.")
     config_maps = {name_of(document): _files_of(document) for document in documents if document["kind"] == "ConfigMap"}
     return _job(jobs[0], config_maps)
+
+
+def _is_of_the_chart(job: Dict) -> bool:
+    labels = job["metadata"].get("labels") or {}
+    return labels.get("app.kubernetes.io/name") == "jobctl"
 
 
 def name_of(document: Dict) -> str:
@@ -86,6 +93,9 @@ def _job(document: Dict, config_maps: Mapping[str, dict[str, bytes]]) -> LocalJo
         raise refuse("spec.maxFailedIndexes needs spec.backoffLimitPerIndex.")
     deadline = _whole(spec, "activeDeadlineSeconds", None, refuse)
     pod = _template(template, config_maps, refuse)
+    if _is_of_the_chart(document):
+        env = tuple(variable._replace(is_wired=variable.name in WIRING) for variable in pod.container.env)
+        pod = pod._replace(container=pod.container._replace(env=env))
     return LocalJob(
         name=name,
         namespace=document["metadata"].get("namespace") or "default",
@@ -281,6 +291,8 @@ def _env(item: Dict, where: str, config_maps: Mapping[str, dict[str, bytes]], re
         if not is_downward_path(path):
             raise refuse(f"{where} ({name}): the downward API has no field {path!r}.")
         return EnvVar(name, field_path=path)
+    if secret := source.get("secretKeyRef"):
+        return EnvVar(name, secret=(_word(secret, "name", where, refuse), _word(secret, "key", where, refuse)))
     reference = source.get("configMapKeyRef") or {}
     try:
         text = config_maps[reference["name"]][reference["key"]].decode()
@@ -289,6 +301,14 @@ def _env(item: Dict, where: str, config_maps: Mapping[str, dict[str, bytes]], re
     except UnicodeDecodeError as error:
         raise refuse(f"{where} ({name}): the ConfigMap's key {reference['key']} isn't text.") from error
     return EnvVar(name, text.replace("$", "$$"))  # values of a ConfigMap aren't expanded
+
+
+def _word(secret: Dict, part: str, where: str, refuse: _Refuser) -> str:
+    """A Secret's name or key: also a file's name here."""
+    word = secret.get(part) or ""
+    if not _FILE_NAME.fullmatch(word) or word in (".", ".."):
+        raise refuse(f"{where}.valueFrom.secretKeyRef.{part}: {word!r} is no valid {part}.")
+    return word
 
 
 def _mount(item: Dict, where: str, volumes: Mapping[str, Volume], refuse: _Refuser) -> Mount:

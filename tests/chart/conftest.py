@@ -101,7 +101,8 @@ def config_of() -> Callable[[Objects], dict[str, Any]]:
 def _validator(version: str, kind: str, api_version: str) -> jsonschema.Draft202012Validator:
     """kubernetes-validate's strict schema; its own `validate` reads 1.8 MB anew for every document."""
     directory = f"kubernetes-json-schema/v{version}-local-strict"
-    group = api_version.replace("/", "-")
+    *group, version_of_group = api_version.split("/")
+    group = "-".join([*(name.split(".")[0] for name in group), version_of_group])
     schema = kubernetes_schemas.schema_contents(f"{directory}/{kind.lower()}-{group}.json", version)
     registry = Resource.from_contents(schema) @ _definitions(version)
     return jsonschema.Draft202012Validator(schema, registry=registry)

@@ -45,7 +45,8 @@ def test_a_whole_float_is_the_integer(render):
 
 
 def test_what_jobctl_adds_is_not_hashed(render):
-    planned = {"revision": 7, "freshToken": "abc", "jobctlVersion": "0.1.9"}
+    planned = {"revision": 7, "freshToken": "abc", "replace": True, "jobctlVersion": "0.1.9"}
+    planned |= {"expectRevision": 1, "submitToken": "t"}
     assert spec_hash(render(BASE | {"planned": planned})) == spec_hash(render(BASE))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 KINDS = {"collect": {"kind": "collect"}, "train": {"kind": "train"}, "eval": {"kind": "eval", "from": "r"}}
@@ -106,7 +108,7 @@ def test_the_environment_is_what_workers_expect(render, pick):
         "JOBCTL_CONFIG": "/etc/jobctl/config.json",
         "JOBCTL_VOLUME": "/shared",
         "JOBCTL_TMP": "/tmp",
-        "HOME": "/tmp",
+        "HOME": "$(JOBCTL_TMP)",
         "JOBCTL_TERMINATION_LOG": "/dev/termination-log",
         "JOBCTL_METRICS_PORT": "9400",
         "JOBCTL_GRACE_SECONDS": "60",
@@ -117,14 +119,41 @@ def test_the_environment_is_what_workers_expect(render, pick):
     assert environment(pick(render({"kind": "collect"}), "Job")) == expected
 
 
+def test_what_the_environment_refers_to_stands_before_it(render, pick):
+    entries = pick(render({"kind": "collect"}), "Job")["spec"]["template"]["spec"]["containers"][0]["env"]
+    names = [entry["name"] for entry in entries]
+    assert names.index("JOBCTL_TMP") < names.index("HOME")
+
+
 def test_a_users_environment_wins_and_stays_text(render, pick):
-    values = {"kind": "collect", "env": {"MUJOCO_GL": "egl", "RATE": "0.10", "MANY": 1000000, "ON": True}}
+    values = {
+        "kind": "collect",
+        "env": {"MUJOCO_GL": "egl", "RATE": "0.10", "A": "pa$$word", "B": "$(HOME)/x", "C": None},
+    }
     values["secretEnv"] = {"KEY": {"secret": "s", "key": "k"}}
     entries = pick(render(values), "Job")["spec"]["template"]["spec"]["containers"][0]["env"]
     assert len({entry["name"] for entry in entries}) == len(entries)
     found = {entry["name"]: entry.get("value") for entry in entries}
-    assert [found[name] for name in ("MUJOCO_GL", "RATE", "MANY", "ON")] == ["egl", "0.10", "1000000", "true"]
+    # Kubernetes makes one $ of two, and expands $(NAME) only where no other $ stands before it.
+    assert [found[name] for name in ("MUJOCO_GL", "RATE", "A", "B")] == ["egl", "0.10", "pa$$$$word", "$$(HOME)/x"]
+    assert "C" not in found
     assert entries[-1] == {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}
+
+
+def test_the_config_has_the_names_of_the_environment_and_none_of_its_values(render, pick):
+    config = pick(render({"kind": "train", "env": {"TOKEN": "s3cret-value", "A": "b"}}), "ConfigMap")
+    assert json.loads(config["data"]["config.json"])["spec"]["env"] == ["A", "TOKEN"]
+    assert "s3cret-value" not in json.dumps(config)
+
+
+def test_pods_have_users_of_their_own_where_that_is_asked_for(render, pick):
+    def host_users(value):
+        job = pick(render({"kind": "train", "pod": {"hostUsers": value}}), "Job")
+        return job["spec"]["template"]["spec"].get("hostUsers"), job["metadata"]["labels"]["jobctl.dev/spec-hash"]
+
+    plain = pick(render({"kind": "train"}), "Job")["metadata"]["labels"]["jobctl.dev/spec-hash"]
+    assert [host_users(value) for value in (None, True)] == [(None, plain)] * 2
+    assert host_users(False)[0] is False
 
 
 def test_a_gpu_profile_asks_for_its_gpus_and_their_nodes(render, pick):
@@ -159,7 +188,7 @@ def test_allow_cpu_leaves_the_place_alone_and_tells_the_worker(render, pick, con
 
 
 def test_labels_of_a_user_never_replace_those_that_objects_are_found_by(render, pick):
-    values = {"kind": "train", "pod": {"labels": {"jobctl.dev/kind": "eval", "team": 7}}}
+    values = {"kind": "train", "pod": {"labels": {"jobctl.dev/kind": "eval", "team": "7"}}}
     job = pick(render(values), "Job")
     labels = job["spec"]["template"]["metadata"]["labels"]
     assert labels == job["metadata"]["labels"] | {"team": "7"}
@@ -182,6 +211,19 @@ def test_every_object_has_the_same_labels(render):
         "jobctl.dev/spec-hash": spec_hash,
     }
     assert [document["metadata"]["labels"] for document in objects] == [expected] * 4
+
+
+def test_an_upgrade_a_later_revision_or_a_word_says_that_another_spec_may_go_on(helm_template, config_of):
+    def replaces(*assignments, flags=()):
+        return config_of(helm_template("kind=train", *assignments, flags=flags))["replaces"]
+
+    assert not replaces()
+    assert not replaces("planned.revision=1")
+    assert replaces("planned.replace=true")
+    assert not replaces("planned.revision=2")
+    assert replaces(flags=("--is-upgrade",))
+    assert not replaces("planned.jobctlVersion=0.1.0", flags=("--is-upgrade",))
+    assert not replaces("planned.replace=false", "planned.revision=2", flags=("--is-upgrade",))
 
 
 def test_the_config_says_what_was_asked_with_every_default(render, config_of):
@@ -207,6 +249,7 @@ def test_the_config_says_what_was_asked_with_every_default(render, config_of):
         "gates": {},
         "graceSeconds": 60,
         "freshToken": "abc",
+        "replaces": False,
         "specHash": config["specHash"],
     }
     assert "planned" not in spec
@@ -220,12 +263,12 @@ def test_the_config_says_what_was_asked_with_every_default(render, config_of):
 def test_a_taints_value_stays_text_and_its_seconds_become_a_number(render, pick):
     asked = [
         {"key": "slot", "value": "5", "effect": "NoSchedule"},
-        {"key": "slot", "value": 7, "effect": "NoExecute", "tolerationSeconds": "60"},
+        {"key": "slot", "value": "1e3", "effect": "NoExecute", "tolerationSeconds": "60"},
     ]
     pod = pick(render({"kind": "train", "scheduling": {"tolerations": asked}}), "Job")["spec"]["template"]["spec"]
     assert pod["tolerations"] == [
         {"key": "slot", "value": "5", "effect": "NoSchedule"},
-        {"key": "slot", "value": "7", "effect": "NoExecute", "tolerationSeconds": 60},
+        {"key": "slot", "value": "1e3", "effect": "NoExecute", "tolerationSeconds": 60},
     ]
 
 

@@ -55,3 +55,20 @@ def test_nothing_is_made_where_a_claim_is_there_already():
 def test_bad_values_are_refused(values):
     with pytest.raises(helm.UsageError, match="claim"):
         claim(**values)
+
+
+def test_text_is_text_in_whatever_it_is_put():
+    nasty = "x\x85kind: ClusterRoleBinding\n---\n"
+    values = {
+        "claim": {"annotations": {"a": nasty}},
+        "rbac": {"create": True, "clusterRole": True, "subjects": [{"kind": "User", "name": nasty}]},
+        "dashboards": {"enabled": True, "labels": {"a": "1e3"}, "annotations": {"yes": nasty}},
+    }
+    objects = helm.template("123", values, chart=CHART, namespace="1e3")
+    kinds = ["ConfigMap", "PersistentVolumeClaim", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"]
+    assert [document["kind"] for document in objects] == kinds
+    assert {document["metadata"].get("namespace", "1e3") for document in objects} == {"1e3"}
+    assert objects[1]["metadata"]["annotations"]["a"] == objects[0]["metadata"]["annotations"]["yes"] == nasty
+    assert [document["subjects"] for document in objects if "subjects" in document] == [
+        [values["rbac"]["subjects"][0]]
+    ] * 2

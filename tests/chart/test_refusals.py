@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from jobctl import helm
+from jobctl.errors import UsageError
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "jobctl"
 REFUSED = [
@@ -28,9 +30,23 @@ REFUSED = [
     (["kind=train", "gates.f1=0.6"], "gates have no meaning for train"),
     (["kind=eval"], "from is missing: eval judges the weights of a run"),
     (["kind=collect", "from=r"], "from has no meaning for collect"),
-    (["kind=train", "env.A=1", "secretEnv.A.secret=s", "secretEnv.A.key=k"], "A stands in both env and secretEnv"),
+    (["kind=train", "env.A=x", "secretEnv.A.secret=s", "secretEnv.A.key=k"], "A stands in both env and secretEnv"),
+    (["kind=train", "env.A=5"], "env.A is 5, which is no text: put it in quotes in a file, or say --set-string"),
+    (["kind=train", "env.A=true"], "env.A is true, which is no text"),
+    (["kind=train", "pod.labels.a=5"], "pod.labels.a is 5, which is no text"),
+    (["kind=train", "pod.annotations.a=5"], "pod.annotations.a is 5, which is no text"),
+    (["kind=train", "scheduling.nodeSelector.a=5"], "scheduling.nodeSelector.a is 5, which is no text"),
+    (["kind=train", "scheduling.tolerations[0].value=5"], "scheduling.tolerations.0.value is 5, which is no text"),
+    (["kind=train", "env.JOBCTL_VOLUME=x"], "env.JOBCTL_VOLUME can't be set: it tells a pod its place"),
+    (["kind=train", "secretEnv.JOBCTL_STORE.secret=s", "secretEnv.JOBCTL_STORE.key=k"], "JOBCTL_STORE can't be set"),
+    (["kind=train", "env.JOB_COMPLETION_INDEX=x"], "env.JOB_COMPLETION_INDEX can't be set"),
+    (["kind=train", "pod.labels.a=x y"], "pod.labels.a: 'x y' does not match pattern"),
+    (["kind=train", "image=x y"], "image: 'x y' does not match pattern"),
+    (["kind=collect", "data=runs/other"], 'data is "runs/other": collect writes below datasets/ only'),
+    (["kind=collect", "data=datasets"], 'data is "datasets": collect writes below datasets/ only'),
     (["kind=train", "pod.runAsUser=0"], "pod.runAsUser: minimum: got 0, want 1"),
     (["kind=train", "resources.requests.cpu=lots"], "resources.requests.cpu: 'lots' does not match pattern"),
+    (["kind=train", "planned.expectRevision=2"], "planned.expectRevision is 2, but this is revision 1 of x"),
     (["kind=train", "planned.jobctlVersion=0.2.0"], "jobctl is 0.2.0 but the chart is 0.1.0: install the jobctl"),
 ]
 
@@ -62,6 +78,28 @@ def test_bad_values_are_refused_with_one_clear_sentence(run_helm, assignments, s
 )
 def test_a_number_as_text_is_held_to_the_same_bounds(run_helm, assignment, sentence):
     assert sentence in complaint(run_helm, "x", str(CHART), "--set", "kind=train", "--set-string", assignment)
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ("x" * 131_071, "env.A has 131071 bytes"),
+        ("\0", "env.A holds U+0000"),
+        (7.13e55, "env.A is 7.13e+55, which is no"),
+    ],
+)
+def test_a_text_that_no_process_can_have_is_refused(value, sentence):
+    with pytest.raises(UsageError, match=re.escape(sentence)):
+        helm.template("x", {"kind": "train", "env": {"A": value}})
+
+
+def test_documented_knobs_can_be_set(helm_template, pick):
+    sets = ("env.JOBCTL_LEASE_SECONDS=x", "env.JOBCTL_TEST_FAULT=x", "env.PYTHONPATH=x", "env.LD_PRELOAD=x")
+    names = [
+        entry["name"]
+        for entry in pick(helm_template("kind=train", *sets), "Job")["spec"]["template"]["spec"]["containers"][0]["env"]
+    ]
+    assert names[-4:] == ["JOBCTL_LEASE_SECONDS", "JOBCTL_TEST_FAULT", "LD_PRELOAD", "PYTHONPATH"]
 
 
 def test_the_longest_name_is_one_that_fits_into_a_pods_name(helm_template, pick, run_helm):

@@ -56,6 +56,18 @@ def test_the_config_cannot_be_changed_in_place(objects, pick):
     assert pick(objects, "ConfigMap")["immutable"] is True
 
 
+def test_a_network_policy_is_made_where_it_is_asked_for_and_lets_in_the_releases_own_pods(render, pick):
+    group = {"kind": "train", "replicas": 2, "gpu": "a100", "gpusPerReplica": 2}
+    own = {"podSelector": {"matchLabels": pick(render(group), "Service")["spec"]["selector"]}}
+    assert pick(render(group | {"networkPolicy": True}), "NetworkPolicy")["spec"] == {
+        **own,
+        "policyTypes": ["Ingress"],
+        "ingress": [{"from": [own]}, {"ports": [{"port": 9400}, {"port": 9401}]}],
+    }
+    assert render(group | {"networkPolicy": False}) == render(group)
+    assert "NetworkPolicy" not in {document["kind"] for document in render(group)}
+
+
 def test_a_new_revision_edits_no_field_that_cannot_be_edited(render):
     """Helm upgrades objects of one name in place: those must differ in nothing but labels and annotations."""
     before = {"kind": "train", "replicas": 2}

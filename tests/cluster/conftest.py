@@ -10,7 +10,6 @@ import itertools
 import json
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +18,12 @@ from typing import Any
 
 import pytest
 from runs import make_tiny_dataset
+from waiting import wait_for
 
 from jobctl.errors import JobctlError
 
 ROOT = Path(__file__).resolve().parents[2]
+POLL_SECONDS = 0.3
 Dict = dict[str, Any]
 
 
@@ -104,7 +105,7 @@ class Namespace:
         return self.kubectl("logs", pod)
 
     def wait_for(self, what: str, holds: Callable[[], Any], seconds: float = 60) -> Any:
-        return wait_for(what, holds, seconds, self.picture)
+        return wait_for(what, holds, seconds, self.picture, POLL_SECONDS)
 
     def end(self, release: str, revision: int = 1, seconds: float = 120) -> Dict:
         """The Job once it is Complete or Failed."""
@@ -126,16 +127,6 @@ class Namespace:
             except script.ClusterError:
                 continue
         return "\n".join(parts)
-
-
-def wait_for(what: str, holds: Callable[[], Any], seconds: float = 60, picture: Callable[[], str] = str) -> Any:
-    """What `holds` returns once that is true; otherwise a failure that shows `picture`."""
-    deadline = time.monotonic() + seconds
-    while not (found := holds()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds:.0f} s: {what}\n{picture()}")
-        time.sleep(0.3)
-    return found
 
 
 def need_cluster() -> Cluster:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from held import hold_at, wait_until_held
 from people import Said, Team, eventually, refused, typist, write_kubeconfig
 
 Dict = dict[str, Any]
 TINY = ("collect", "--set", "episodes=1", "--set", "maxSteps=20")
-LONG = ("collect", "--set", "episodes=400")
+LONG = ("collect", "--set", "episodes=400", hold_at(1))  # which runs until it is told to end
 CHART = Path(__file__).resolve().parents[2] / "charts" / "jobctl"
 HELM_3 = shutil.which("helm3")
 NOTHING = ("train", "--data", "datasets/nothing")  # fails soon, with 65
@@ -40,8 +41,10 @@ def by_helm(team: Team) -> list[str]:
 
 
 @pytest.fixture
-def jobctl(team: Team, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Said]:
-    return typist(team, monkeypatch, capfd)
+def jobctl(
+    team: Team, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Said]]:
+    yield from typist(team, monkeypatch, capfd)
 
 
 @pytest.fixture
@@ -94,11 +97,11 @@ def test_suspend_cancel_resume_retry_and_replace_are_told_by_status(jobctl, stat
     assert team.leftovers("long") == []
 
 
+@pytest.mark.held
 def test_an_evicted_index_waits_in_the_back_off_and_its_log_is_read_from_the_volume(jobctl, state, team):
     jobctl("submit", *LONG, "--name", "evicted")
-    eventually(lambda: "starting" in jobctl("logs", "evicted").out, 90)
-    (pod,) = team.namespace.pods("evicted")
-    name = pod["metadata"]["name"]
+    (held,) = wait_until_held(team.namespace.volume, "evicted", picture=team.namespace.picture)
+    name = held["pod"]
     team.namespace.cluster.kubectl(
         "create", "--raw", f"/api/v1/namespaces/{team.namespace.name}/pods/{name}/eviction", "-f", "-",
         stdin=json.dumps({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}}),
@@ -146,29 +149,41 @@ TAKEN_AWAY = {
     ("get", "persistentvolumeclaims"): ("submit", *NOTHING, "--name", "other"),
     ("create", "secrets"): ("submit", *NOTHING, "--name", "other"),
     ("create", "serviceaccounts"): ("submit", *NOTHING, "--name", "other"),
-    ("create", "pods/exec"): ("results", "gone"),
     ("update", "secrets"): ("submit", *NOTHING, "--name", "other"),
     ("delete", "serviceaccounts"): ("delete", "rights"),
 }
 
 
-def test_each_right_that_is_taken_away_is_named(jobctl, state, team):
+def exec_verb(team: Team) -> str:
+    """What the API server asks of somebody who runs a command in a pod."""
+    version = json.loads(team.namespace.cluster.kubectl("version", "--output=json"))["serverVersion"]
+    return "create" if (int(version["major"]), int(version["minor"].rstrip("+"))) >= (1, 35) else "get"
+
+
+@pytest.fixture
+def rights(jobctl: Callable[..., Said], state: Callable[[str], Dict], team: Team) -> Iterator[str]:
+    """The name of a job that runs, while somebody's rights change."""
     assert jobctl("submit", *LONG, "--name", "rights").status == 0
-    eventually(lambda: state("rights")["state"] == "running", 90)
     try:
-        for (verb, resource), command in TAKEN_AWAY.items():
-            team.grant(without=(verb, resource))
-            said = jobctl(*command)
-            group = ".batch" if resource == "jobs" else ""
-            expected = f"may not {verb} {resource}{group} in namespace {team.namespace.name}"
-            assert (said.status, expected in said.error) == (5, True), (verb, resource, said)
-            assert team.leftovers("other") == [], (verb, resource)
-        team.grant(without=("get", "pods/log"))
-        doctor = jobctl("doctor")
-        assert (doctor.status, "you may not get pods/log in" in doctor.out) == (1, True)
+        eventually(lambda: state("rights")["state"] == "running", 90)
+        yield "rights"
     finally:
         team.grant()
-    assert jobctl("delete", "rights").status == 0
+        assert jobctl("delete", "rights").status == 0
+
+
+def test_each_right_that_is_taken_away_is_named(jobctl, rights, team):
+    taken_away = {**TAKEN_AWAY, (exec_verb(team), "pods/exec"): ("results", "gone")}
+    for (verb, resource), command in taken_away.items():
+        team.grant(without=(verb, resource))
+        said = jobctl(*command)
+        group = ".batch" if resource == "jobs" else ""
+        expected = f"may not {verb} {resource}{group} in namespace {team.namespace.name}"
+        assert (said.status, expected in said.error) == (5, True), (verb, resource, said)
+        assert team.leftovers("other") == [], (verb, resource)
+    team.grant(without=("get", "pods/log"))
+    doctor = jobctl("doctor")
+    assert (doctor.status, "you may not get pods/log in" in doctor.out) == (1, True)
 
 
 def test_what_the_cluster_refuses_is_one_sentence_and_leaves_nothing(jobctl, team, state):

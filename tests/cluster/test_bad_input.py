@@ -12,7 +12,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,8 +20,10 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
+from held import hold_at, release, wait_until_held
 from people import Said, Team, at, eventually, refused, typist, write_kubeconfig
 from proxy import Proxy
+from waiting import patience
 
 Dict = dict[str, Any]
 JOBCTL = Path(sys.executable).parent / "jobctl"
@@ -36,8 +37,10 @@ def team(make_namespace: Callable[..., Any], tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture
-def jobctl(team: Team, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Said]:
-    return typist(team, monkeypatch, capfd)
+def jobctl(
+    team: Team, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Said]]:
+    yield from typist(team, monkeypatch, capfd)
 
 
 @pytest.fixture
@@ -83,15 +86,13 @@ AWAY = {refusing: "Connection refused", silent: "no answer in time", black_hole:
 
 
 @pytest.mark.parametrize("kind", AWAY)
-def test_an_api_server_that_does_not_answer_is_exit_4_within_ten_seconds(kind, jobctl, team, tmp_path):
+def test_an_api_server_that_does_not_answer_is_exit_4(kind, jobctl, team, tmp_path):
     with kind() as port:
         address = f"https://127.0.0.1:{port}"
         kubeconfig = at(team.kubeconfig, address, tmp_path / "config")
         for command in (("submit", *TINY), ("logs", "-f", "x")):
-            start = time.monotonic()
             said = jobctl(*command, kubeconfig=kubeconfig)
             refused(said, address, f"does not answer: {AWAY[kind]}. Is the cluster up", status=4)
-            assert time.monotonic() - start < 10
 
 
 @needs_openssl
@@ -116,10 +117,12 @@ def proxy(team: Team, tmp_path: Path) -> Iterator[tuple[Proxy, dict[str, str]]]:
         yield between, {**os.environ, "KUBECONFIG": str(kubeconfig)}
 
 
+@pytest.mark.held
 def test_wait_and_logs_outlast_an_api_server_that_is_away_for_a_while_and_say_so(jobctl, team, proxy, tmp_path):
     between, environment = proxy
-    jobctl("submit", "collect", "--set=episodes=6", "--set=maxSteps=40", "--set=envs=1", "--replicas=2", "--name=away")
-    eventually(lambda: "starting" in jobctl("logs", "away").out, 120)
+    small = ("--set", "episodes=6", "--set", "maxSteps=40", "--set", "envs=1", "--replicas", "2", "--name", "away")
+    jobctl("submit", "collect", *small, hold_at(1))
+    wait_until_held(team.namespace.volume, "away", range(2), picture=team.namespace.picture)
     watching, said = {}, {}
     for command in ("wait", "logs -f"):
         out, err = (tmp_path / f"{command}.{stream}" for stream in ("out", "err"))
@@ -137,7 +140,8 @@ def test_wait_and_logs_outlast_an_api_server_that_is_away_for_a_while_and_say_so
     eventually(lambda: all_say("Waiting for it to come back.", 1), 60)
     between.become("passing")
     eventually(lambda: all_say("It answers again, after", 1), 60)
-    assert [one.wait(120) for one in watching.values()] == [0, 0], [streams[1]() for streams in said.values()]
+    release(team.namespace.volume, "away")
+    assert [one.wait(patience(120)) for one in watching.values()] == [0, 0], [streams[1]() for streams in said.values()]
     assert "away: succeeded: all 2 indexes are done" in said["wait"][0]()
     assert sorted(said["logs -f"][0]().splitlines()) == sorted(jobctl("logs", "away").out.splitlines())
 
@@ -230,9 +234,18 @@ STUCK: dict[str, tuple[tuple[str, ...], str]] = {
 }
 
 
-def test_status_names_what_keeps_a_job_from_running(jobctl, team, reason):
+@pytest.fixture
+def scarce(team: Team) -> Iterator[None]:
+    """A claim without a volume, and a quota of one GPU."""
     team.namespace.kubectl("create", "-f", "-", stdin=json.dumps(CLAIM))
     team.namespace.kubectl("create", "quota", "gpus", "--hard=requests.nvidia.com/gpu=1")
+    yield
+    team.namespace.kubectl("delete", "quota", "gpus")
+    team.namespace.kubectl("delete", "pvc", "unbound", "--wait=false")
+
+
+@pytest.mark.usefixtures("scarce")
+def test_status_names_what_keeps_a_job_from_running(jobctl, team, reason):
     for name, (options, _) in STUCK.items():
         assert jobctl("submit", *options, "--name", name).status == 0
     for name, (_, words) in STUCK.items():

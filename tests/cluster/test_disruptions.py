@@ -33,10 +33,9 @@ from runs import ROOT, Dict, Runs, place
 
 from workers import checkpoint
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.held, pytest.mark.timeout(600)]
 
-STEPS = 1200
-SETTINGS = {"steps": STEPS, "batch": 256, "validateEverySteps": 600, "checkpointEverySteps": 50}
+SETTINGS = {"steps": 500, "batch": 64, "validateEverySteps": 100, "checkpointEverySteps": 50}
 CHART = str(ROOT / "charts" / "jobctl")
 
 
@@ -62,6 +61,7 @@ def kill(runs: Runs) -> None:
 def exhaust_memory(runs: Runs) -> str:
     """What `jobctl status` says before the next attempt."""
     watch = begin(runs, "hungry", *fault(runs, "exhaust-memory", 200, ["rename"]))
+    runs.release("hungry")
     runs.namespace.wait_for("its pod has failed", lambda: runs.pods("hungry")[0]["status"]["phase"] == "Failed", 120)
     told = runs.jobctl("status", "hungry").stdout
     report("out of memory, once", watch.recovery(since=watch.ended()))
@@ -85,8 +85,9 @@ def upgrade_and_roll_back(runs: Runs) -> list[int]:
     watch = begin(runs, "upgraded")
     every = [_saves_every(runs, "upgraded")]
     runs.namespace.helm("upgrade", "upgraded", CHART, "--reuse-values", "--set", "settings.checkpointEverySteps=75")
-    report("`helm upgrade` with a changed setting", watch.recovery())
+    report("`helm upgrade` with a changed setting", watch.recovery(until=160))
     every.append(_saves_every(runs, "upgraded"))
+    runs.held("upgraded", fence=2, step=160)
     watch = Watch(runs, "upgraded")
     runs.namespace.helm("rollback", "upgraded", "1")
     report("`helm rollback`", watch.recovery())
@@ -223,6 +224,7 @@ def stop_and_replace(runs: Runs, name: str, moments: list[str]) -> tuple[Watch, 
 
     options = [*fault(runs, "freeze", 400, moments, ["write"]), "--set=env.JOBCTL_LEASE_SECONDS=5"]
     watch = begin(runs, name, *options)
+    runs.release(name)
     runs.namespace.wait_for("its loop stands still", lambda: stopped(1), 60)
     signal_pod(watch.pod, "STOP")
     runs.submit(name, "--replace", "--set=checkpoint.keep=4", *options)

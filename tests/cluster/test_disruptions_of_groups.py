@@ -10,7 +10,7 @@ import pytest
 from disruptions import INTERRUPTED, TERMINATED, Watch, begin, newest_job, report
 from runs import Runs, place
 
-pytestmark = [pytest.mark.disruptions, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.disruptions, pytest.mark.held, pytest.mark.timeout(600)]
 
 REPLICAS = range(4)
 FLAGS = ("--gpu", "a100", "--allow-cpu", "--replicas", str(len(REPLICAS)))
@@ -35,7 +35,7 @@ def undisturbed(runs: Runs) -> dict[str, bytes]:
 @pytest.mark.parametrize("who", EVICTED)
 def test_only_evicted_pods_are_replaced_and_nothing_is_counted(runs, undisturbed, who):
     name, indexes = who.split()[0], EVICTED[who]
-    first = begin(runs, name)
+    first = begin(runs, name, indexes=REPLICAS)
     watches = [Watch(runs, name, index) for index in indexes]
     for watch in watches:
         runs.evict(watch.pod["metadata"]["name"])

@@ -12,9 +12,9 @@ from disruptions import INTERRUPTED, Account, Watch, account, begin, report
 from nodes import OUT_OF_SERVICE, drained, paused, welcoming
 from runs import Runs, place
 
-pytestmark = [pytest.mark.disruptions, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.disruptions, pytest.mark.held, pytest.mark.timeout(600)]
 
-SETTINGS = {"steps": 600, "batch": 256, "validateEverySteps": 300, "checkpointEverySteps": 50}
+SETTINGS = {"steps": 300, "batch": 64, "validateEverySteps": 100, "checkpointEverySteps": 50}
 HERE = "jobctl-disruptions"  # the label of nodes that these runs may go to
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from equality import allowed_difference, samples_of
+from held import wait_until_let_go
 from runs import Runs, place
 from safetensors.numpy import load
 
@@ -57,11 +58,13 @@ def test_four_replicas_on_the_a100_node_are_one_run(runs, undisturbed):
     assert {path.name for path in (directory / "metrics").iterdir()} == {"0.000001.jsonl"}
 
 
+@pytest.mark.held
 def test_a_worker_that_is_evicted_comes_back_alone_and_the_weights_are_those_of_the_undisturbed_run(runs, undisturbed):
-    runs.submit("evicted", "--allow-cpu")
-    runs.namespace.wait_for("some steps", lambda: runs.step("evicted") >= 10, 120)
-    gone = runs.pods("evicted")[2]["metadata"]["name"]
-    evicted_at = runs.evict(gone)
+    held = runs.submit_held("evicted", 10, "--allow-cpu", indexes=range(REPLICAS))
+    assert {facts["step"] for facts in held} == {10}
+    evicted_at = runs.evict(held[2]["pod"])
+    wait_until_let_go(runs.namespace.volume, "evicted", held[2], index=2)
+    runs.release("evicted")
     assert runs.wait("evicted") == 0
 
     attempts = runs.attempts("evicted")
@@ -69,6 +72,7 @@ def test_a_worker_that_is_evicted_comes_back_alone_and_the_weights_are_those_of_
     end = attempts[2][0]["end"]
     assert end["exitCode"] == 75
     saved = int(re.search(r"saved after step (\d+)", end["reason"])[1])
+    assert saved == 11  # a group that is told does one more step together
     assert f"resuming from step-{saved:08d}" in attempts[0][1]
     later = min(line["time"] for line in runs.metrics("evicted") if line["step"] > saved)
     print(f"evicted at step {saved}: next line of metrics after {later - evicted_at:.0f} s")

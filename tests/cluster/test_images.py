@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 LARGEST_WORKER_BYTES = 2_000_000_000
-LARGEST_REBUILD_SECONDS = 20
 
 
 def docker(*arguments: str) -> str:
@@ -75,7 +73,7 @@ def test_the_worker_has_its_packages_and_renders_without_a_screen(image):
 
 
 def test_a_change_of_the_source_builds_one_layer_anew(image, tmp_path):
-    """Everything but the last layers is kept: a build after a change takes seconds."""
+    """Everything but the last layer is kept, the packages above all."""
     before = configuration(image)["RootFS"]["Layers"]
     changed = tmp_path / "Dockerfile"
     text = (ROOT / "docker" / "worker.Dockerfile").read_text()
@@ -84,15 +82,12 @@ def test_a_change_of_the_source_builds_one_layer_anew(image, tmp_path):
     changed.write_text(text.replace(source, f"{source}COPY workers/errors.py /opt/source/workers/changed.py\n"))
     (tmp_path / "Dockerfile.dockerignore").write_text("*\n!requirements/cpu.txt\n!workers/**\n**/__pycache__\n")
     tag = "jobctl-worker:changed"
-    started = time.monotonic()
     docker("build", "--quiet", "--network=host", f"--file={changed}", f"--tag={tag}", ".")
-    seconds = time.monotonic() - started
     try:
         after = configuration(tag)["RootFS"]["Layers"]
     finally:
         docker("image", "rm", "--force", tag)
     assert after[: len(before) - 1] == before[:-1]
-    assert seconds <= LARGEST_REBUILD_SECONDS
 
 
 def test_jobctl_runs_from_its_image(jobctl_image):

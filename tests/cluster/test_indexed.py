@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import UID, Runs, place
+from disruptions import meet
+from held import hold_at, wait_until_let_go
+from runs import Runs, paced, place
 
 from workers.results import read_result
 
 Dict = dict[str, Any]
 INDEXES, EPISODES = 4, 8  # index k owns the episodes 2k and 2k + 1
-KILL = Path(__file__).resolve().parent / "support" / "kill" / "sitecustomize.py"
-SOURCE = "/opt/source"  # PYTHONPATH in docker/worker.Dockerfile
 COLLECT = (f"--set=episodes={EPISODES}", "--set=maxSteps=60", "--set=envs=1")
 
 
@@ -25,12 +24,8 @@ def runs(make_namespace: Callable[..., Any], tiny_dataset: Path) -> Runs:
     """A namespace with a training, which eval needs, and two collects; all run side by side."""
     runs = Runs(make_namespace("indexed"), flags=(), settings={"steps": 80, "batch": 64, "validateEverySteps": 80})
     place(tiny_dataset, runs.namespace.volume)
-    directory = runs.namespace.volume / "kill"
-    directory.mkdir()
-    (directory / KILL.name).write_text(KILL.read_text())
-    for path in (directory, directory / KILL.name):
-        os.chown(path, UID, UID)
-    submit(runs, "collect", "struck", *COLLECT, *killed_before("/episodes/000003."))  # index 1, its second
+    killed = meet(runs, "kill", "episodes/000003", ["rename"])  # index 1, as it publishes its second
+    submit(runs, "collect", "struck", *COLLECT, *killed, hold_at(1))
     submit(runs, "collect", "calm", *COLLECT)
     runs.submit("trained")
     return runs
@@ -38,14 +33,11 @@ def runs(make_namespace: Callable[..., Any], tiny_dataset: Path) -> Runs:
 
 @pytest.fixture(scope="module")
 def struck(runs: Runs) -> str:
-    """The collect of which one index is killed as it publishes an episode, and another is evicted."""
-    logs = runs.directory("struck") / "attempts"
-
-    def has_begun() -> bool:
-        return any("starting 1 simulator" in log.read_text() for log in logs.glob("2.*.log"))
-
-    runs.namespace.wait_for("index 2 has begun", has_begun, 120)
-    runs.evict(runs.pods("struck")[2]["metadata"]["name"])
+    """The collect of which one index is killed as it publishes an episode, and another is evicted in one."""
+    held = runs.held("struck", range(INDEXES))
+    runs.evict(held[2]["pod"])
+    wait_until_let_go(runs.namespace.volume, "struck", held[2], index=2)
+    runs.release("struck")
     return "struck"
 
 
@@ -54,7 +46,7 @@ def torn(runs: Runs, struck: str) -> str:
     """The eval of which one index is killed as it hands in its share; `judged` is the undisturbed one."""
     runs.done("wait", "trained")
     options = ("--data", "datasets/tiny", "--from", "trained", "--set=bootstrap=100")
-    submit(runs, "eval", "torn", *options, *killed_before("/predictions/1."))
+    submit(runs, "eval", "torn", *options, *meet(runs, "kill", "predictions/1", ["rename"]))
     submit(runs, "eval", "judged", *options)
     return "torn"
 
@@ -62,13 +54,7 @@ def torn(runs: Runs, struck: str) -> str:
 def submit(runs: Runs, kind: str, name: str, *options: str) -> None:
     sizes = [f"--set=resources.requests.{key}={value}" for key, value in runs.requests.items()]
     given = ["--name", name, "--replicas", str(INDEXES), "--image", runs.namespace.image]
-    runs.done("submit", kind, *given, *sizes, *options)
-
-
-def killed_before(publication: str) -> list[str]:
-    """Options of `submit` by which the loop that is about to publish this gets a SIGKILL, in an index's first lease."""
-    env = {"PYTHONPATH": f"/shared/{KILL.parent.name}:{SOURCE}", "JOBCTL_TEST_KILL_BEFORE": publication}
-    return [f"--set=env.{key}={value}" for key, value in env.items()]
+    runs.done("submit", kind, *given, *sizes, *paced(runs.namespace.volume), *options)
 
 
 def codes(runs: Runs, name: str) -> list[list[int]]:
@@ -91,6 +77,7 @@ def outcome(runs: Runs, name: str) -> Dict:
     return {key: result[key] for key in ("exitCode", "reason", "figures", "tables")}
 
 
+@pytest.mark.held
 @pytest.mark.usefixtures("torn")  # so that the evals run meanwhile
 def test_a_dataset_is_the_same_when_one_index_is_killed_in_an_episode_and_another_is_evicted(runs, struck):
     for name in (struck, "calm"):

@@ -111,7 +111,7 @@ def watched(prometheus: Prometheus, make_namespace: Callable[..., Any], tmp_path
     two = {"gpu": "a100", "gpusPerReplica": 2, "allowCpu": True}
     keys = {"kind": "train", "data": "datasets/tiny", "settings": train, "checkpoint": checkpoint}
     namespace.install("train", keys | two)
-    namespace.install("collect", {"kind": "collect", "settings": {"episodes": 1000}})
+    namespace.install("collect", {"kind": "collect", "settings": {"episodes": 100_000}})
     prometheus.hurry()
     yield Watched(prometheus, namespace, time.monotonic() + SECONDS)
     for release in ("train", "collect"):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
+
+from waiting import wait_for
 
 from jobctl.backend import Backend, Record
 
@@ -21,14 +22,15 @@ class Cluster:
         return self.backend.record(name)
 
     def wait(self, name: str, holds: Callable[[Record], bool], seconds: float = 20) -> Record:
-        seconds *= self.patience
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+        def found() -> Record | None:
             record = self.record(name)
-            if holds(record):
-                return record
-            time.sleep(self.poll_seconds)
-        raise AssertionError(f"did not happen within {seconds} s: {json.dumps(record.job['status'])} {record.pods}")
+            return record if holds(record) else None
+
+        def picture() -> str:
+            record = self.record(name)
+            return f"{json.dumps(record.job['status'])} {record.pods}"
+
+        return wait_for(f"{name} is so", found, seconds * self.patience, picture, self.poll_seconds)
 
     def end(self, name: str, seconds: float = 20) -> Record:
         return self.wait(name, lambda record: record.controller == "finished", seconds)

@@ -5,13 +5,13 @@ import json
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_for
 
 from jobctl.backend import Release
 from jobctl.errors import NotFoundError
@@ -77,7 +77,6 @@ class LocalCluster(base.Cluster):
     keeps_logs_of_removed_pods = True
     poll_seconds = 0.02
     clock_seconds = 0.0
-    prompt_seconds = 4.0  # in which what should happen at once has happened
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -116,12 +115,11 @@ class LocalCluster(base.Cluster):
                 self.backend.delete(record.name)
             except NotFoundError:
                 continue
-        deadline = time.monotonic() + 10
-        while (left := self.alive()) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        for pid in left:
-            os.kill(pid, signal.SIGKILL)
-        assert not left, f"processes left behind: {left}"
+        try:
+            wait_for("no process is left behind", lambda: not self.alive(), 10, self.alive)
+        finally:
+            for pid in self.alive():
+                os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture(scope="session", params=["local", "kubernetes"])

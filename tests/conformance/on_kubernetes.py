@@ -6,9 +6,10 @@ import contextlib
 import itertools
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
+
+from waiting import wait_for
 
 from jobctl.backend import Record
 from jobctl.cluster.backend import KubernetesBackend
@@ -35,7 +36,6 @@ class KubernetesCluster(base.Cluster):
     clock_seconds = 1.0  # the end of a pod is noted in whole seconds, and the back-off counted from there
     patience = 8  # images, schedulers, kubelets, a back-off of 10 s and more
     keeps_logs_of_removed_pods = False  # the workers' own logs lie on the volume
-    prompt_seconds = 45.0
 
     def __init__(self, script: Any, namespace: str, image: str) -> None:
         self.script, self.namespace, self.image = script, namespace, image
@@ -95,13 +95,14 @@ class KubernetesCluster(base.Cluster):
 
     def _running_pod(self, name: str, index: int) -> str:
         label = "batch.kubernetes.io/job-completion-index"
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
+
+        def running() -> str | None:
             for pod in self._pods(name):
                 if pod["status"]["phase"] == "Running" and pod["metadata"]["labels"][label] == str(index):
                     return pod["metadata"]["name"]
-            time.sleep(self.poll_seconds)
-        raise AssertionError(f"no pod of {name} with index {index} runs")
+            return None
+
+        return wait_for(f"a pod of {name} with index {index} runs", running, 60, every_seconds=self.poll_seconds)
 
     def _settled(self, record: Record) -> Record:
         """The API server leaves out what is zero or empty; the statements name it."""

@@ -26,6 +26,21 @@ def test_several_documents_are_read_in_order_and_empty_ones_left_out():
         ("1: a\n", r"the key 1 .*is no text: put it in quotes"),
         ("a: {b: .nan}\n", r"a\.b is nan: it must be a finite number"),
         ("a: \x00\n", r"not YAML that jobctl can read"),
+        ("a: " + "[" * 100_000, r"more than 50 levels"),
+        ("a: &a [*a]\n", r"aliases make more levels"),
+        (
+            "a: &a [1]\nb: &b [*a, *a]\n"
+            + "".join(f"{c}: &{c} [{', '.join([f'*{p}'] * 50)}]\n" for p, c in ("bc", "cd", "de")),
+            r"aliases make more",
+        ),
+        ("a: !!int x\n", r"line 1, column 4: 'x' is no int"),
+        ("a: !!set {b}\n", r"line 1, column 4: could not determine a constructor"),
+        ("a: " + "9" * 5000 + "\n", r"9… *' is no int"),
+        ("? [a]\n: 1\n", r"a key is no text but a list or a mapping"),
+        ("a: {<<: {? [a] : 1}}\n", r"a key is no text but a list or a mapping"),
+        ("a: {<<: {1: 1}}\n", r"the key 1 is no text"),
+        ("a: {<<: 1}\n", r"expected a mapping"),
+        ('{"a": "\\\\ud83d", "b": ' + '{"c": ' * 5000 + "1" + "}" * 5001, r"levels"),
     ],
 )
 def test_what_is_no_spec_is_refused_with_its_place(text, sentence):
@@ -66,6 +81,52 @@ def test_a_file_that_cannot_be_read_is_a_usage_error(tmp_path):
 )
 def test_an_assignment_is_a_path_and_a_yaml_value(text, expected):
     assert documents.assignment(text) == expected
+
+
+TYPED = [
+    "7130e52",
+    "0012345",
+    "1.10",
+    "1234567890123456789",
+    "10:30:00",
+    "yes",
+    "0x10",
+    "2026-01-01",
+    "1_000",
+    ".inf",
+    "<<",
+]
+
+
+@pytest.mark.parametrize("typed", TYPED)
+def test_where_text_is_meant_a_plain_scalar_is_what_was_typed(typed):
+    def is_text(path):
+        return path[:-1] in [("env",), ("env", "L")]
+
+    assert documents.parse(f"env: {{A: {typed}, x{typed}: y, L: [{typed}]}}", "s", is_text) == [
+        {"env": {"A": typed, f"x{typed}": "y", "L": [typed]}}
+    ]
+    if typed != "<<":
+        assert documents.parse(f"env: {{{typed}: y}}", "s", is_text) == [{"env": {typed: "y"}}]
+    assert documents.assignment(f"env.A={typed}", is_text) == {"env": {"A": typed}}
+    assert documents.assignment(f"env={{A: {typed}}}", is_text) == {"env": {"A": typed}}
+
+
+@pytest.mark.parametrize("value", ["", "a # b", "{a: 1}", "[1", "'5'", '"x', "a: b", " x ", "~", "\n", "&a", "a=b"])
+def test_an_assigned_text_is_all_that_stands_behind_the_sign(value):
+    assert documents.assignment(f"env.A={value}", lambda path: True) == {"env": {"A": value}}
+
+
+def test_null_is_null_also_where_text_is_meant():
+    assert documents.parse("{a: null, b: ~, c: , d: 'null'}", "s", lambda path: True) == [
+        {"a": None, "b": None, "c": None, "d": "null"}
+    ]
+    assert documents.assignment("env.A=null", lambda path: True) == {"env": {"A": None}}
+
+
+def test_a_mapping_that_is_merged_twice_is_no_duplicate():
+    text = "x: &b {<<: {p: 1}, q: 2}\ny: *b\nz: {<<: *b, q: 3}\n"
+    assert documents.parse(text, "s") == [{"x": {"p": 1, "q": 2}, "y": {"p": 1, "q": 2}, "z": {"p": 1, "q": 3}}]
 
 
 @pytest.mark.parametrize("text", ["settings.lr", "=1", "a..b=1", ".a=1", "a=[1", "a=1\nb: 2"])
@@ -112,9 +173,11 @@ def test_team_defaults_are_the_users_file_and_the_one_beside_the_spec(tmp_path):
     beside.mkdir()
     (beside / "jobctl.yaml").write_text("scheduling: {spot: false}\n")
     environ = {"XDG_CONFIG_HOME": str(tmp_path / "config")}
-    expected = {"gpu": "a10g", "scheduling": {"queue": "team", "spot": False}}
-    assert documents.team_defaults(beside, environ) == expected
-    assert documents.team_defaults(tmp_path, {"HOME": str(tmp_path)}) == {}
+    assert documents.team_files(beside, environ) == [
+        (user / "jobctl.yaml", {"gpu": "a10g", "scheduling": {"queue": "team", "spot": True}}),
+        (beside / "jobctl.yaml", {"scheduling": {"spot": False}}),
+    ]
+    assert documents.team_files(tmp_path, {"HOME": str(tmp_path)}) == []
 
 
 @pytest.mark.parametrize(
@@ -124,4 +187,4 @@ def test_team_defaults_are_the_users_file_and_the_one_beside_the_spec(tmp_path):
 def test_team_defaults_that_are_a_spec_are_refused(tmp_path, text, sentence):
     (tmp_path / "jobctl.yaml").write_text(text)
     with pytest.raises(UsageError, match=sentence):
-        documents.team_defaults(tmp_path, {"HOME": "/nonexistent"})
+        documents.team_files(tmp_path, {"HOME": "/nonexistent"})

@@ -53,6 +53,26 @@ def test_a_helm_that_cannot_be_started_is_named(tmp_path, monkeypatch):
         helm.template("x", {"kind": "train"})
 
 
+def helm_that_says(path: Path, version: str) -> Path:
+    complain = "echo 'Error: no flag' >&2; exit 1"
+    return program(path, f'#!/bin/sh\ncase "$1" in version) echo "{version}";; *) {complain};; esac\n')
+
+
+@pytest.mark.parametrize("version", ["v3.18.0", "v3.19.2+g1", "v4.0.0-rc.1", "v4.3.1"])
+def test_a_helm_that_is_new_enough_is_told_by_its_version(tmp_path, version):
+    assert helm.check_version(helm_that_says(tmp_path / "helm", version)) == version
+
+
+@pytest.mark.parametrize(
+    ("version", "sentence"),
+    [("v3.17.4", r"is v3\.17\.4, and jobctl needs 3\.18 or newer"), ("v2.16.0", "needs 3.18"), ("hello", "is no Helm")],
+)
+def test_a_helm_that_is_too_old_is_named_as_that_whatever_it_complains_of(tmp_path, monkeypatch, version, sentence):
+    monkeypatch.setenv("JOBCTL_HELM", str(helm_that_says(tmp_path / "helm", version)))
+    with pytest.raises(JobctlError, match=sentence):
+        helm.template("x", {"kind": "train"})
+
+
 def running() -> list[str]:
     """The Helms that this test has started and that have not ended."""
     children = Path("/proc/thread-self/children").read_text().split()
@@ -117,3 +137,8 @@ def test_a_release_that_helm_could_not_record_is_an_error_though_helm_ends_with_
 def test_an_older_kubernetes_is_a_usage_error():
     with pytest.raises(UsageError, match=r"Kubernetes is v1\.30\.0, and the chart needs >=1\.34"):
         helm.template("x", {"kind": "train"}, kube_version="1.30.0")
+
+
+def test_values_cross_in_ascii_with_every_character_whole():
+    text = helm.to_yaml({"a": '🚀\x85\x7f\u2028ä\n"\\ud83d', "n": 1e-4, "b": None})
+    assert text == r'{"a": "\U0001F680\U00000085\U0000007F\U00002028\U000000E4\n\"\\ud83d", "n": 0.0001, "b": null}'

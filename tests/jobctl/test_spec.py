@@ -71,15 +71,43 @@ REFUSED = [
     (TRAIN | {"name": 5}, "name is 5, which is no DNS label"),
     (TRAIN | {"name": "1x", "replicas": 2}, "name '1x' begins with a digit"),
     (TRAIN | {"gates": {"f1": 0.5}}, "gates have no meaning for train"),
-    (TRAIN | {"env": {"A-B": "1"}}, "env: 'A-B' can't be a name there."),
-    (TRAIN | {"env": {"A": [1]}}, "env.A is [1]: it must be text or a number or true or false or null."),
+    (TRAIN | {"env": {"A-B": "1"}}, "env: 'A-B' can't be a name there: a variable's name"),
+    (TRAIN | {"env": {"A": [1]}}, "env.A is [1]: it must be text or null."),
+    (TRAIN | {"env": {"A": 7.13e55}}, "env.A is 7.13e+55, which is no text: put it in quotes."),
+    (TRAIN | {"pod": {"labels": {"a": True}}}, "pod.labels.a is true, which is no text"),
+    (TRAIN | {"scheduling": {"tolerations": [{"value": 5}]}}, "which is no text: put it in quotes."),
+    (TRAIN | {"env": {"A": "x\0"}}, "env.A holds U+0000"),
+    (TRAIN | {"env": {"A": "\ud83d"}}, "env.A holds U+D83D"),
+    (TRAIN | {"image": "\udcff"}, "image holds U+DCFF"),
+    (TRAIN | {"pod": {"annotations": {"\udcff": "x"}}}, "pod.annotations has a key that holds U+DCFF"),
+    (TRAIN | {"env": {"A": "x" * 131_070}}, "env.A has 131073 bytes"),
+    (TRAIN | {"env": {"A": "🚀" * 32_768}}, "env.A has 131075 bytes"),
+    (TRAIN | {"env": {f"A{n}": "x" * 131_000 for n in range(9)}}, "env has 1179036 bytes in all"),
+    (TRAIN | {"pod": {"annotations": {f"a{n}": "x" * 200_000 for n in range(2)}}}, "pod.annotations have 400004 bytes"),
+    (TRAIN | {"env": {"JOBCTL_VOLUME": "/"}}, "env.JOBCTL_VOLUME can't be set"),
+    (TRAIN | {"env": {"JOB_COMPLETION_INDEX": "5"}}, "env.JOB_COMPLETION_INDEX can't be set"),
+    (TRAIN | {"secretEnv": {"JOBCTL_STORE": {"secret": "s", "key": "k"}}}, "secretEnv.JOBCTL_STORE can't be set"),
+    (TRAIN | {"pod": {"labels": {"a": "x y"}}}, "pod.labels.a is 'x y': a label's value; at most 63"),
+    (TRAIN | {"pod": {"labels": {"a": "x" * 64}}}, "at most 63"),
+    (TRAIN | {"pod": {"labels": {"a/b/c": "x"}}}, "pod.labels: 'a/b/c' can't be a name there: NAME or PREFIX/NAME"),
+    (TRAIN | {"pod": {"annotations": {"-a": "x"}}}, "pod.annotations: '-a' can't be a name there"),
+    (TRAIN | {"scheduling": {"nodeSelector": {"a": "ä"}}}, "scheduling.nodeSelector.a is 'ä': a label's value"),
+    (TRAIN | {"scheduling": {"queue": "q" * 64}}, "at most 63"),
+    (TRAIN | {"volume": {"claim": "a..b"}}, "volume.claim is 'a..b': the name of an object of Kubernetes"),
+    (TRAIN | {"image": "my image"}, "image is 'my image': the worker's image; printable ASCII without spaces."),
+    (TRAIN | {"secretEnv": {"A": {"secret": "s", "key": ".."}}}, "secretEnv.A.key is '..': a key of a Secret"),
     (TRAIN | {"secretEnv": {"A": {"secret": "s"}}}, "secretEnv.A lacks the key 'key'."),
-    (TRAIN | {"env": {"A": 1}, "secretEnv": {"A": {"secret": "s", "key": "k"}}}, "A stands in both env and secretEnv"),
+    (
+        TRAIN | {"env": {"A": "1"}, "secretEnv": {"A": {"secret": "s", "key": "k"}}},
+        "A stands in both env and secretEnv",
+    ),
     (TRAIN | {"resources": {"shm": "lots"}}, "resources.shm is 'lots': a quantity of Kubernetes"),
     (TRAIN | {"pod": {"runAsUser": 0}}, "pod.runAsUser is 0: it must be at least 1."),
     (TRAIN | {"apiVersion": "v2"}, "apiVersion is 'v2' (known: jobctl/v1)."),
     ({"kind": "eval"}, "from is missing: eval judges the weights of a run"),
     ({"kind": "collect", "from": "r"}, "from has no meaning for collect"),
+    ({"kind": "collect", "data": "runs/other"}, "data is 'runs/other', but collect writes below datasets/ only"),
+    ({"kind": "collect", "data": "datasets"}, "data is 'datasets', but collect writes below datasets/ only"),
     ({"kind": "collect", "settings": {"lr": 1}}, "settings has no key 'lr'"),
 ]
 
@@ -169,6 +197,33 @@ def test_a_bare_name_in_set_is_a_setting_where_only_a_setting_has_it():
     assert (spec.settings, spec.replicas) == ({"steps": 400}, 2)
     with pytest.raises(UsageError, match=r"a spec has no key 'replics'.*did you mean 'replicas'"):
         read_specs(None, kind="train", assignments=["replics=2"], environ=NOWHERE)
+
+
+def test_texts_are_what_was_typed_in_every_layer(tmp_path):
+    typed = "{A: 7130e52, B: 0012345, C: 1.10, D: 1234567890123456789, E: 10:30:00, F: yes}"
+    expected = {"A": "7130e52", "B": "0012345", "C": "1.10", "D": "1234567890123456789", "E": "10:30:00", "F": "yes"}
+    (tmp_path / "jobctl.yaml").write_text(f"pod: {{annotations: {typed}}}\nvolume: {{claim: 1e3}}\n")
+    file = tmp_path / "spec.yaml"
+    file.write_text(
+        f"kind: train\nname: 1e3\nenv: {typed}\nimage: 1.10\nfrom: 010\ndata: 2026-01-01\n"
+        f"scheduling: {{tolerations: [{{key: on, value: 0x1}}], queue: 5}}\nsettings: {{steps: 500, lr: 1e-4}}\n"
+        "resources: {requests: {cpu: 010, memory: 12345678901234567890}, shm: 1e9}\n"
+    )
+    sets = [f"pod.labels.{name}={value}" for name, value in expected.items() if ":" not in value]
+    (spec,) = read_specs(file, assignments=[*sets, "env.G=", "env.H=a # b", "env.I={a: 1}"], environ=NOWHERE)
+    assert spec.asked == {
+        "kind": "train",
+        "name": "1e3",
+        "env": expected | {"G": "", "H": "a # b", "I": "{a: 1}"},
+        "pod": {"annotations": expected, "labels": {n: value for n, value in expected.items() if n != "E"}},
+        "volume": {"claim": "1e3"},
+        "image": "1.10",
+        "from": "010",
+        "data": "2026-01-01",
+        "scheduling": {"tolerations": [{"key": "on", "value": "0x1"}], "queue": "5"},
+        "settings": {"steps": 500, "lr": 0.0001},
+        "resources": {"requests": {"cpu": "010", "memory": "12345678901234567890"}, "shm": "1e9"},
+    }
 
 
 def test_a_kind_that_contradicts_the_file_is_refused(tmp_path):

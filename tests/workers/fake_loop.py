@@ -22,6 +22,7 @@ config = json.loads(Path(sys.argv[3]).read_text())
 runtime = Runtime.from_env()
 signal.signal(signal.SIGTERM, lambda signum, frame: runtime.stop.set())
 job = results.Job(config["run"], config["kind"], config["task"], config["specHash"])
+runtime.hold_as(job.run)
 run_dir = run_directory(runtime.volume, job.run)
 print(f"loop pid {os.getpid()} fence {runtime.fence} attempt {runtime.attempt}", flush=True)
 
@@ -70,7 +71,51 @@ def await_file(name: str) -> None:
         time.sleep(0.02)
 
 
+def make_steps(count: str) -> None:
+    """As training does them, without a pause."""
+    for step in range(1, int(count) + 1):
+        runtime.progress(step=step)
+        if runtime.stop.is_set():
+            runtime.flush_progress(reason=f"interrupted at step {step}, which is saved")
+            publish(step)
+            sys.exit(75)
+
+
+def burn(seconds: str) -> None:
+    """Use the processor and say nothing, as an import or a checksum does."""
+    latest = time.monotonic() + float(seconds)
+    while time.monotonic() < latest:
+        sum(range(10_000))
+
+
+def busy(line: str) -> None:
+    with runtime.busy("reading the checkpoint"):
+        say(line)
+
+
+def read_for_ever(name: str) -> None:
+    """As from a server that does not answer: a pipe that nobody writes to."""
+    path = runtime.volume / name
+    os.mkfifo(path)
+    path.read_bytes()
+
+
+def stuck() -> None:
+    """As in a collective that never ends: alive, as the others may be at work."""
+    runtime.waits = 1.0
+    while True:
+        runtime.progress()
+        time.sleep(0.02)
+
+
+def say(line: str) -> None:
+    """Do what one line of the script says."""
+    word, *arguments = line.split(" ", 1)
+    WORDS[word](*arguments)
+
+
 WORDS = {
+    "steps": make_steps,
     "publish": lambda step: publish(int(step)),
     "beat": lambda step: runtime.flush_progress(step=int(step)),
     "hang": lambda: time.sleep(600),
@@ -83,6 +128,10 @@ WORDS = {
     "sleep": lambda seconds: time.sleep(float(seconds)),
     "wait": wait_for_stop,
     "await": await_file,
+    "burn": burn,
+    "busy": busy,
+    "read": read_for_ever,
+    "stuck": stuck,
     "summary": lambda size: runtime.flush_progress(step=3, noise="x" * int(size), reason="r" * int(size)),
 }
 for line in config["settings"]["script"]:
@@ -91,6 +140,5 @@ for line in config["settings"]["script"]:
         if line.startswith(f"{name} "):
             _, number, line = line.split(" ", 2)
             meant = meant and int(number) == own
-    word, *arguments = line.split(" ", 1)
     if meant:
-        WORDS[word](*arguments)
+        say(line)

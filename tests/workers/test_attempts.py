@@ -1,6 +1,9 @@
 import json
+import os
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from workers import attempts, storage
 from workers.errors import StuckError
@@ -59,13 +62,41 @@ def test_records_are_of_one_index_and_job_oldest_first_and_damaged_ones_are_left
     assert [entry["podUid"] for entry in attempts.records(tmp_path, 0)] == ["zz", "b", "d"]
 
 
-def mark(tmp_path, kind: str, index: int = 0, episodes: range | None = None) -> int:
+def mark(tmp_path, kind: str, index: int = 0, episodes: range = range(0)) -> int:
     return attempts.progress_mark(kind, tmp_path, tmp_path / "data", index, episodes)
+
+
+FORGED = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["end", "fence", "exitCode"]), inner),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(["fence", "jobUid", "startedAt", "progressBefore", "end"]), FORGED)
+def test_a_record_that_somebody_else_wrote_is_counted_or_left_out(tmp_path, field, value):
+    sound = attempts.begin(tmp_path, Runtime(volume=tmp_path, tmp=tmp_path), "h", mark=1)
+    (tmp_path / "attempts" / "0.forged.json").write_text(json.dumps(sound | {"podUid": "forged", field: value}))
+    assert attempts.without_progress(attempts.records(tmp_path, 0), mark=1) <= 1
+
+
+@pytest.mark.timeout(20)
+def test_pipes_links_and_endless_files_are_no_records(tmp_path):
+    sound = attempts.begin(tmp_path, Runtime(volume=tmp_path, tmp=tmp_path, pod_uid="a"), "h", mark=1)
+    os.mkfifo(tmp_path / "attempts/0.pipe.json")
+    (tmp_path / "attempts/0.zero.json").symlink_to("/dev/zero")
+    (tmp_path / "attempts/0.link.json").symlink_to("0.a.json")
+    (tmp_path / "attempts/0.deep.json").write_text("[" * 4000)
+    with (tmp_path / "attempts/0.large.json").open("wb") as file:
+        file.truncate(2**40)
+    assert attempts.records(tmp_path, 0) == [sound]
 
 
 def test_progress_of_a_training_is_its_newest_checkpoint_that_counts(tmp_path):
     assert mark(tmp_path, "train") == 0
-    for name in ("step-00000000.000001", "step-00000400.000001", ".tmp-step-00000900.000001.1-00000000"):
+    of_nobody = ("step-x.000001", "step-٣٣٣٣٣٣٣٣.000001", f"step-{'9' * 200}.000001", "step-00000900.²²²²²²")
+    for name in ("step-00000000.000001", "step-00000400.000001", ".tmp-step-00000900.000001.1-00000000", *of_nobody):
         (tmp_path / "checkpoints" / name).mkdir(parents=True)
     assert mark(tmp_path, "train") == 401
     for limit in (400, 0):
@@ -78,10 +109,10 @@ def test_progress_of_a_training_is_its_newest_checkpoint_that_counts(tmp_path):
 def test_progress_of_a_collection_is_what_this_index_has_in_the_ledger(tmp_path):
     assert mark(tmp_path, "collect", episodes=range(4)) == 0
     (tmp_path / "data" / "ledger").mkdir(parents=True)
-    for name in ("000001.json", "000003.json", "000004.json", ".tmp-000002.json.1-00000000"):
+    for name in ("000001.json", "000003.json", "000004.json", ".tmp-000002.json.1-00000000", "².json", "9" * 200):
         (tmp_path / "data" / "ledger" / name).touch()
     assert mark(tmp_path, "collect", episodes=range(4)) == 2
-    assert mark(tmp_path, "collect") == 3
+    assert mark(tmp_path, "collect", episodes=range(4, 8)) == 1, "what other indexes record is no progress of this one"
 
 
 def test_progress_of_an_evaluation_is_its_own_results(tmp_path):

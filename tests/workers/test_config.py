@@ -28,6 +28,7 @@ RENDERED: dict[str, Any] = {
     "specHash": "abc",
     "graceSeconds": 60,
     "freshToken": None,
+    "replaces": False,
     "spec": {"kind": "train"},
 }
 

@@ -1,11 +1,13 @@
 """Reports: the same blocks as Markdown and as one HTML file, in which nothing that was written is taken for markup."""
 
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from workers.document import Heading, Paragraph, Picture, Table, cell, html, markdown, with_intervals
 
@@ -23,6 +25,34 @@ def test_markdown_has_headings_tables_and_pictures():
         "| name | F1 |\n| --- | --- |\n| a\\|b | 0.500 (0.40–0.60) |\n\n"
         "|  |  |\n| --- | --- |\n| run | x |\n\n![A](plots/a.png)\n"
     )
+
+
+MARKUP = st.text("#*_-+=>`[]()!<&;:/.|~\\1ax \n\t@w", min_size=1)
+ANY = st.text(st.characters(blacklist_categories=["Cs"]), min_size=1)
+STRUCTURE = ["h1", "h2", "p", "p", "table", "thead", "tr", "th", "th", "tbody", "tr", "td", "td", "p"]
+SPOKEN = {"text", "text_special", "strong_open", "strong_close", "image"}
+
+
+@settings(max_examples=150, deadline=None)
+@given(MARKUP | ANY)
+@example(
+    "a | b |\n| --- |\n# Heading\n<script>alert(1)</script> [x](javascript:1) ![y](http://z) &lt; www.z.org 1. - ---"
+)
+def test_markdown_shows_every_text_as_it_was_written_and_takes_none_for_markup(text):
+    shown = re.sub(r"[\s\x00-\x1f\x7f-\x9f]+", " ", text).strip()
+    blocks = [Heading(text), Paragraph(text), Paragraph(text, lead=True), Table([text, "b"], [[text, "c"]])]
+    parser = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+
+    tokens = parser.parse(markdown(text, [*blocks, Picture("plots/a.png", text)]))
+    if shown:
+        assert [spoken(token) for token in tokens if token.type == "inline"] == [*[shown] * 5, "b", shown, "c", shown]
+        assert [token.tag for token in tokens if token.nesting == 1] == STRUCTURE
+
+
+def spoken(token) -> str:
+    """What a person reads of it."""
+    assert {child.type for child in token.children} <= SPOKEN, token.content
+    return "".join(spoken(child) if child.children else child.content for child in token.children)
 
 
 class Reader(HTMLParser):

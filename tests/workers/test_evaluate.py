@@ -1,5 +1,7 @@
 """Evaluation: on episodes that no training saw, beside baselines, merged by whoever sees all parts, judged by gates."""
 
+import dataclasses
+import hashlib
 import json
 import re
 import shutil
@@ -14,8 +16,10 @@ import pytest
 from workers import __version__, checkpoint, evaluate, results, storage, train
 from workers.config import Config
 from workers.episodes import ledger, reader
+from workers.episodes.schema import SCHEMA
 from workers.episodes.split import split_of
 from workers.errors import BadConfigError, BadDataError, GateMissedError, InterruptedRun
+from workers.lease import Lease
 from workers.runtime import Runtime
 
 MET = {"f1": 0.3, "recall_horizon_6": 0.1, "alarmed_share_at_0_5": 0.1}
@@ -214,8 +218,10 @@ def test_what_is_undefined_misses_its_gate_and_is_absent_from_the_figures(volume
     own = volume / "datasets" / "own"
     own.mkdir()
     (own / "episodes").symlink_to((volume / "datasets/tiny/episodes").resolve())
-    for entry in entries:
-        ledger.record(own, entry)
+    text = json.dumps([dataclasses.asdict(entry) for entry in entries])
+    vouched = {"ledgerSha256": hashlib.sha256(text.encode()).hexdigest()}
+    (own / "ledger.json").write_text(text)
+    (own / "manifest.json").write_text(json.dumps({"schema": SCHEMA, **ledger.counts(entries), **vouched}))
 
     with pytest.raises(GateMissedError, match=r"recall_drop is undefined, the gate is 0\.50"):
         evaluate.run(config(data="datasets/own", gates={"recall_drop": 0.5}), process(volume))
@@ -295,8 +301,8 @@ def test_episodes_that_shaped_the_weights_are_never_judged(volume, monkeypatch):
 def labels_of_others(load: Any) -> Any:
     """A reader whose episodes bear labels of other episodes: as many positives, in runs as long, and no cause."""
 
-    def shuffled(dataset: Path, entries: Any, *arrays: Any) -> Any:
-        episodes = load(dataset, entries, *arrays)
+    def shuffled(dataset: Path, entries: Any, **keys: Any) -> Any:
+        episodes = load(dataset, entries, **keys)
         random = np.random.default_rng(len(episodes))
         labels = [episodes[place]["horizon_labels"] for place in random.permutation(len(episodes))]
         stream = np.roll(np.concatenate(labels), random.integers(sum(map(len, labels))), axis=0)
@@ -372,5 +378,81 @@ def test_damaged_weights_are_never_judged(volume):
     best = checkpoint.publications(volume / "runs" / "fit", "best")[0].path / "model.safetensors"
     best.write_bytes(best.read_bytes()[:-1] + b"\0\0")
 
-    with pytest.raises(BadConfigError, match=r"weights of 'fit' can't be read: .*model.safetensors is damaged"):
+    with pytest.raises(BadDataError, match=r"'fit' is damaged: .*model.safetensors is damaged"):
         evaluate.run(config(), process(volume))
+
+
+def test_nor_are_older_ones_in_the_place_of_the_best(volume):
+    best = checkpoint.publications(volume / "runs" / "fit", "best")[0].path
+    older = best.with_name(f"step-00000001.{best.name[-6:]}")
+    shutil.copytree(best, older)
+    (best / "state.json").unlink()
+
+    with pytest.raises(BadDataError, match=r"'fit' is damaged: .*state.json is damaged: it is missing"):
+        evaluate.run(config(), process(volume))
+
+
+def test_a_training_whose_end_is_damaged_is_said_to_be_that_and_not_unfinished(volume):
+    (volume / "runs/fit/results/0.000001/result.json").write_text("{}")
+
+    with pytest.raises(BadDataError, match=r"'fit' is damaged: .*0.000001/result.json is damaged: it has 2 bytes"):
+        evaluate.run(config(), process(volume))
+
+
+def test_files_that_nobody_published_make_no_training_unfinished_or_damaged(volume, judged):
+    for directory in ("results/0.000001", "best", "lease"):
+        (volume / "runs/fit" / directory).mkdir(exist_ok=True)
+        (volume / "runs/fit" / directory / ".nfs0000000012").write_bytes(b"x")
+    for published in (volume / "runs/fit/best").glob("step-*"):
+        (published / ".DS_Store").write_bytes(b"x")
+    evaluate.run(config(), process(volume))
+
+    found, undisturbed = (results.read_result(run, "run")["figures"] for run in (volume / "runs/judge", judged))
+    assert found["f1"] == undisturbed["f1"]
+
+
+def test_a_replica_whose_lease_was_taken_publishes_no_end(volume):
+    """As it draws its report, a newer attempt takes the lease and ends well."""
+    leases = volume / "runs/judge/lease/0"
+
+    def take_over() -> None:
+        for _ in range(2):
+            Lease.acquire(leases, pod="p", uid="u", lease_seconds=0.0).release()
+        evaluate.run(config(), process(volume, fence=2))
+
+    class Late(Runtime):
+        def progress(self, **summary: Any) -> None:
+            if "step" in summary and not leases.exists():
+                take_over()
+
+    with pytest.raises(InterruptedRun, match="a newer attempt has taken the lease"):
+        evaluate.run(config(gates={"f1": 0.999}), Late(volume=volume, tmp=volume, metrics_port=0))
+
+    assert results.read_result(volume / "runs/judge", "run")["exitCode"] == 0
+    assert results.read_result(volume / "runs/judge", 0)["exitCode"] == 0
+    assert sorted(path.name for path in (volume / "runs/judge/results").iterdir()) == ["0.000002", "run.000001"]
+
+
+def test_a_damaged_episode_is_named_with_the_command_that_mends_it(volume, announced_dataset):
+    own = volume / "datasets" / "own"
+    shutil.copytree(announced_dataset, own)
+    test = next(entry for entry in ledger.read(own) if split_of(entry.seed) == "test")
+    shutil.rmtree(own / "episodes" / f"{test.episode:06d}.000001")
+
+    with pytest.raises(BadDataError, match=rf"episode {test.episode} of .* is damaged: .* jobctl retry own"):
+        evaluate.run(config(data="datasets/own"), process(volume))
+
+
+def test_another_indexs_share_is_judged_again_with_signs_of_life(volume, capfd):
+    evaluate.run(config(replicas=2), process(volume, 0))
+    part = volume / "runs/judge/predictions/0.000001"
+    (part / "part.json").unlink()
+    steps = []
+
+    class Watched(Runtime):
+        def progress(self, **summary: Any) -> None:
+            steps.append(summary.get("step"))
+
+    evaluate.run(config(replicas=2), Watched(volume=volume, tmp=volume, index=1, metrics_port=0))
+    assert "judging its share again" in capfd.readouterr().out
+    assert steps.count(1) == 2, "its own share, and the other one"

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from workers import fresh, lease, storage
+from workers import fresh, lease, storage, untrusted
 from workers.errors import InterruptedRun
 from workers.lease import Lease
 
@@ -47,6 +47,26 @@ def test_a_token_moves_all_but_the_leases_aside_exactly_once(run):
 
 def test_without_a_token_nothing_is_pending(run):
     assert not fresh.pending(run / "lease", None)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"done": 1, "number": 1}', '{"done": false, "number": "x"}', "[" * 9999]
+)
+def test_a_record_of_the_move_that_is_damaged_moves_nothing_and_is_named(run, content):
+    held = take(run / "lease", 0, "t")
+    move(held, run, "t")
+    (record,) = (run / "lease" / "fresh").glob("*.json")
+    (run / "new").touch()
+    record.write_text(content)
+    with pytest.raises(untrusted.CorruptError, match=record.name):
+        move(held, run, "t")
+    assert (run / "new").exists()
+
+
+def test_directories_that_are_no_index_are_not_waited_for(run):
+    (run / "lease" / "²").mkdir(parents=True)
+    move(take(run / "lease", 0, "t"), run, "t")
+    assert not (run / "checkpoints").exists()
 
 
 def test_of_several_indexes_one_moves_and_the_others_keep_what_was_written_since(run):

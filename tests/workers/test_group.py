@@ -10,16 +10,20 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
+from concurrent import futures
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from equality import allowed_difference, samples_of
+from held import release, wait_until_held
+from waiting import patience, wait_for
 
-from workers import __version__, checkpoint, results, train
+from workers import __version__, checkpoint, meeting, results, train
+from workers import group as group_module
 from workers.config import Config
 from workers.runtime import Runtime
 
@@ -39,15 +43,9 @@ class Group:
         values = {"version": __version__, "run": run, "kind": "train", "task": "predictor", "specHash": "a" * 16}
         values |= {"data": "datasets/tiny", "replicas": replicas, "settings": settings}
         self.config.write_text(json.dumps(values | keys))
-        self.slow = volume / f"{run}.slow"
         self.network = f"127.{random.randint(1, 250)}.{random.randint(0, 255)}"
         self.pods: dict[int, subprocess.Popen[bytes]] = {}
         self.attempts: dict[int, int] = {}
-
-    def slowly(self, on: bool = True) -> "Group":
-        """From now on each step takes 0.3 s, or no longer than it does."""
-        self.slow.touch() if on else self.slow.unlink()
-        return self
 
     def start(self, *indexes: int) -> "Group":
         """Start a pod for each of these indexes (all, if none is named)."""
@@ -63,8 +61,6 @@ class Group:
                 "JOBCTL_POD_IP": f"{self.network}.{index + 1}",
                 "JOBCTL_STORE": f"{self.network}.1:29400",
                 "JOBCTL_LEASE_SECONDS": "1.5",
-                "PYTHONPATH": str(self.volume),
-                "TEST_SLOW": str(self.slow),
                 **self.env,
             }
             with self.log_path(index).open("ab") as log:
@@ -74,20 +70,20 @@ class Group:
 
     def wait(self, *indexes: int, seconds: float = 90) -> dict[int, int]:
         """Exit codes by index."""
-        return {index: self.pods[index].wait(seconds) for index in indexes or self.pods}
+        return {index: self.pods[index].wait(patience(seconds)) for index in indexes or self.pods}
 
-    def until_step(self, step: int, seconds: float = 60) -> None:
-        """Until index 0's loop has said that it did this step."""
-        self.until(lambda: any(int(found) >= step for found in re.findall(r"slow: step (\d+)", self.log(0))), seconds)
+    def held(self, **lowest: int) -> list[dict[str, Any]]:
+        """Once all replicas stand still: who, at which step."""
+        return wait_until_held(self.volume, self.run_dir.name, range(self.replicas), **lowest)
+
+    def release(self, until: int | None = None) -> None:
+        release(self.volume, self.run_dir.name, until)
 
     def until_saved(self, step: int) -> None:
-        self.until(lambda: checkpoint.publications(self.run_dir)[0].step >= step)
+        wait_for(f"step {step} is saved", lambda: checkpoint.publications(self.run_dir)[0].step >= step)
 
-    def until(self, condition: Callable[[], Any], seconds: float = 60) -> None:
-        latest = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < latest, "it did not happen in time"
-            time.sleep(0.02)
+    def until_said(self, index: int, text: str) -> None:
+        wait_for(f"index {index} says {text!r}", lambda: text in self.log(index), seconds=60)
 
     def log_path(self, index: int) -> Path:
         return self.volume / f"{self.run_dir.name}.{index}.log"
@@ -101,9 +97,6 @@ class Group:
     def weights(self) -> dict[str, torch.Tensor]:
         return weights_of(self.run_dir)
 
-    def last_step(self, index: int) -> int:
-        return max(int(step) for step in re.findall(r"slow: step (\d+)", self.log(index)))
-
     def resumptions(self, index: int) -> list[int]:
         """The steps from which this index's loops went on."""
         return [int(step) for step in re.findall(r"resuming from step-(\d+)", self.log(index))]
@@ -113,25 +106,6 @@ class Group:
             if pod.poll() is None:
                 pod.kill()
                 pod.wait()
-
-
-# Slows a loop down while a file is there, so that a signal can hit it, and says so.
-SLOW = """
-import os, sys, time
-
-def slow(runtime):
-    real = runtime.Runtime.progress
-    def progress(self, **summary):
-        real(self, **summary)
-        if "step" in summary and os.path.exists(os.environ["TEST_SLOW"]):
-            print("slow: step", summary["step"], flush=True)
-            time.sleep(0.3)
-    runtime.Runtime.progress = progress
-
-if "workers.loop" in " ".join(sys.orig_argv):
-    import workers.runtime
-    slow(workers.runtime)
-"""
 
 
 def single(group: Group) -> dict[str, torch.Tensor]:
@@ -157,7 +131,6 @@ def volume(announced_dataset: Path, tmp_path_factory: pytest.TempPathFactory) ->
     volume = tmp_path_factory.mktemp("groups")
     (volume / "datasets").mkdir()
     (volume / "datasets" / "tiny").symlink_to(announced_dataset)
-    (volume / "sitecustomize.py").write_text(SLOW)
     return volume
 
 
@@ -222,22 +195,47 @@ def test_a_group_publishes_as_one(four):
     assert (result["exitCode"], result["figures"]["steps"]) == (0, STEPS)
 
 
+@pytest.mark.held
 def test_a_replica_that_is_killed_costs_the_others_no_step_and_the_weights_no_bit(four, group):
-    killed = group("killed", replicas=4, settings={"dropout": 0.0}).slowly().start()
-    killed.until_step(3)
+    killed = group("killed", replicas=4, settings={"dropout": 0.0}, JOBCTL_HOLD_AT="3").start()
+    assert {facts["step"] for facts in killed.held()} == {3}
     pids = {index: killed.pods[index].pid for index in (0, 1, 3)}
-    began = time.monotonic()
     killed.pods[2].kill()
-    killed.start(2).until(lambda: killed.resumptions(0))
-    done = killed.last_step(0)
-    killed.until_step(done + 1)
-    print(f"from the kill to the next step: {time.monotonic() - began:.1f} s, with a replacement at once")
-    killed.slowly(False)
+    killed.wait(2)
+    killed.release()
+    killed.start(2)
     assert killed.wait() == dict.fromkeys(range(4), 0)
     assert {index: killed.pods[index].pid for index in (0, 1, 3)} == pids
     assert "replica 2 is lost: its connection closed: the loops start again" in killed.log(1)
-    assert killed.resumptions(0) == [done]
+    assert killed.resumptions(0) == [3]
     assert equal(killed.weights(), four.weights())
+
+
+def test_a_stranger_in_the_store_is_not_counted_among_the_ranks(tmp_path):
+    """Which asks nobody who connects: but all that a rank looks at bears what only the group's supervisors know."""
+    with meeting.hold("127.77.2.1", 29400) as held:
+        host, port = held.getsockname()
+        common = {"store": f"{host}:{port}", "store_prefix": "secret", "replicas": 2, "world": 2, "fence": 3}
+        first, second = (Runtime(volume=tmp_path, tmp=tmp_path, index=index, **common) for index in range(2))
+        first.store_descriptor = os.dup(held.fileno())
+        with futures.ThreadPoolExecutor(1) as pool:
+            met = pool.submit(meet, first)
+            stranger = meet_as_stranger(host, port)
+            for prefix in ("", "3/", "here/3/"):
+                stranger.add(f"{prefix}here", 5)
+                stranger.set(f"{prefix}here/1", "1")
+            assert not futures.wait([met], timeout=0.5).done
+            assert meet(second).get("key") == met.result(10).get("key") == b"of the group"
+
+
+def meet(runtime: Runtime) -> torch.distributed.Store:
+    store = group_module._meet(runtime)
+    store.set("key", "of the group")
+    return store
+
+
+def meet_as_stranger(host: str, port: int) -> torch.distributed.Store:
+    return torch.distributed.TCPStore(host, port, None, False, timedelta(seconds=20), wait_for_workers=False)
 
 
 def test_patience_ends_all_replicas_at_the_same_step(group):
@@ -247,30 +245,54 @@ def test_patience_ends_all_replicas_at_the_same_step(group):
     assert results.read_result(early.run_dir, 0)["figures"]["steps"] == 20
 
 
+@pytest.mark.held
 def test_told_or_killed_in_turn_a_group_ends_with_the_weights_of_an_undisturbed_one(pair, group):
     """SIGTERM of one replica: no step is lost. Then index 0 is killed, then all: at most the last interval is lost."""
-    disturbed = group("disturbed").slowly().start()
-    disturbed.until_step(2)
+    disturbed = group("disturbed", JOBCTL_HOLD_AT="2").start()
+    disturbed.held()
     disturbed.pods[1].send_signal(signal.SIGTERM)
     assert disturbed.wait(1) == {1: 75}
-    assert re.search(r"told to stop: saved after step \d+ of 40", disturbed.message(1)["reason"])
+    assert (
+        disturbed.message(1)["reason"] == "told to stop: saved after step 3 of 40"
+    )  # the next one: they do it together
     assert disturbed.pods[0].poll() is None
-    told_at = disturbed.last_step(0)
-    disturbed.start(1)
-    disturbed.until(lambda: disturbed.resumptions(0))
-    assert disturbed.resumptions(0) == [told_at]
+    disturbed.start(1).held(fence=2)
+    assert disturbed.resumptions(0) == [3]
 
+    disturbed.release(until=12)
+    disturbed.held(fence=2, step=12)
     disturbed.until_saved(10)
     disturbed.pods[0].kill()
-    disturbed.until(lambda: "replica 0 is lost: the loops start again" in disturbed.log(1))
+    disturbed.until_said(1, "replica 0 is lost: the loops start again")
     disturbed.start(0)
+    disturbed.held(fence=3)
+    disturbed.release(until=22)
+    disturbed.held(fence=3, step=22)
     disturbed.until_saved(20)
     for pod in disturbed.pods.values():
         pod.kill()
     disturbed.wait()
-    assert disturbed.slowly(False).start().wait() == {0: 0, 1: 0}
-    assert disturbed.resumptions(0) == [told_at, 10, 20]
+    disturbed.release()
+    assert disturbed.start().wait() == {0: 0, 1: 0}
+    assert disturbed.resumptions(0) == [3, 10, 20]
     assert equal(disturbed.weights(), pair.weights())
+
+
+def test_a_rank_that_reads_other_data_is_named_before_the_first_step(group, volume, other_dataset):
+    """Both ranks come to the same verdict; whoever leaves first ends the Job, so the other may be ended with it."""
+    (volume / "datasets" / "other").symlink_to(other_dataset)
+    differing = group("differing").start(0)
+    config = json.loads(differing.config.read_text()) | {"data": "datasets/other"}
+    differing.config = volume / "differing.1.json"
+    differing.config.write_text(json.dumps(config))
+    differing.start(1)
+
+    differing.until(lambda: 65 in [pod.poll() for pod in differing.pods.values()])
+
+    ended = next(index for index, pod in differing.pods.items() if pod.poll() == 65)
+    assert "rank 1 reads other data than rank 0" in differing.message(ended)["reason"]
+    assert not (differing.run_dir / "checkpoints").exists()
+    differing.end()
 
 
 def test_two_processes_of_one_pod_say_that_they_compute_on_the_cpu(pair):

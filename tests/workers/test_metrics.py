@@ -1,6 +1,7 @@
 import json
 import re
 import socket
+import threading
 import urllib.request
 from pathlib import Path
 
@@ -94,6 +95,31 @@ def test_a_disk_that_fails_is_said_once_and_training_goes_on(metrics, capsys):
     metrics.log_file.parent.unlink()
     metrics.log(3, loss=1.0)
     assert [line["step"] for line in lines(metrics.log_file)] == [3]
+
+
+def test_a_volume_that_hangs_makes_nobody_wait_and_its_lines_come_later_in_order(tmp_path, monkeypatch, capsys):
+    """The directory is a name that nobody can open for a while: each write waits for the test."""
+    metrics = Metrics(Runtime(volume=tmp_path, tmp=tmp_path, metrics_port=0, fence=7), CONFIG, behind=True)
+    monkeypatch.setattr("workers.metrics.LINES_AT_MOST", 50)
+    real, hangs, entered = type(metrics._lines)._write, threading.Event(), threading.Event()
+
+    def write(self, text):
+        entered.set()
+        assert hangs.wait(60)
+        real(self, text)
+
+    monkeypatch.setattr(type(metrics._lines), "_write", write)
+    metrics.log(0, loss=1.0)
+    assert entered.wait(60)
+    for step in range(1, 100):  # of which a thread that hangs holds the first, and the queue the newest
+        metrics.log(step, loss=1.0)
+    assert metrics.flush(0.01) is False
+    assert not metrics.log_file.exists()
+    hangs.set()
+    assert metrics.flush(60) is True
+    steps = [line["step"] for line in lines(metrics.log_file)]
+    assert steps == [0, *range(50, 100)]
+    assert capsys.readouterr().out.count("metrics are dropped") == 1
 
 
 def test_several_processes_of_a_pod_serve_at_a_port_each_and_are_told_apart(tmp_path):

@@ -21,10 +21,13 @@ def runtime(volume: Path, **changes) -> Runtime:
     return Runtime(volume=volume, tmp=volume, **{"job_uid": "job", "pod_uid": "pod", **changes})
 
 
-def publish_weights(run_dir: Path, name: str) -> dict:
-    final = storage.publish(
-        run_dir / name, lambda directory: (directory / "model.safetensors").write_bytes(b"w") and None
-    )
+def publish_weights(run_dir: Path, name: str, **files: dict) -> dict:
+    def write(directory: Path) -> None:
+        (directory / "model.safetensors").write_bytes(b"w")
+        for file, content in files.items():
+            (directory / f"{file}.json").write_text(json.dumps(content))
+
+    final = storage.publish(run_dir / name, write)
     return storage.verify(final)["files"]
 
 
@@ -46,7 +49,7 @@ def volume(tmp_path: Path) -> Path:
     volume = tmp_path / "volume"
     attempts.begin(run, runtime(volume, fence=2), "h", mark=0)
     (run / "attempts" / "0.pod.log").write_text("first\nsecond\nthird\n")
-    publish_weights(run, "checkpoints/step-00000200.000002")
+    publish_weights(run, "checkpoints/step-00000200.000002", state={"specHash": "h"})
     publish_weights(run, "best/step-00000100.000002")
     results.publish_result(runtime(volume, fence=1), JOB, scope="index", code=66, reason="gate missed")
     results.publish_result(runtime(volume, fence=2), JOB, scope="index", code=0, reason="done", figures={"f1": 0.5})
@@ -82,6 +85,7 @@ def test_a_run_is_told_in_one_document(volume):
             "directory": "best/step-00000100.000002",
             "files": storage.verify(run / "best/step-00000100.000002")["files"],
         },
+        "checkpoint": {"directory": "checkpoints/step-00000200.000002", "step": 200, "specHash": "h", "spec": None},
     }
 
 
@@ -111,7 +115,7 @@ def test_a_tail_is_the_end_of_all_lines_whatever_the_blocks(lines, count):
     text = b"\n".join(lines)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(read, "_BLOCK_BYTES", 5)
-        found = read.tail(io.BytesIO(text), count)
+        found = read.tail(io.BytesIO(text), count, len(text))
     assert found == b"".join(io.BytesIO(text).readlines()[-count:] if count else [])
 
 
@@ -189,6 +193,47 @@ def test_weights_of_a_writer_that_woke_up_late_are_passed_over(volume):
     assert read.document(read.RunFiles(volume, "x"))["weights"]["directory"] == "best/step-00000100.000002"
 
 
+@pytest.mark.timeout(30)
+def test_what_no_worker_writes_is_left_out(volume):
+    run = volume / "runs/x"
+    whole = read.document(read.RunFiles(volume, "x"), "datasets/d")
+    for place in ("attempts/0.zero.json", "attempts/0.pipe.json", "results/1.000001/result.json"):
+        (run / place).parent.mkdir(exist_ok=True)
+    (run / "attempts/0.zero.json").symlink_to("/dev/zero")
+    os.mkfifo(run / "attempts/0.pipe.json")
+    (run / "attempts/0.deep.json").write_text("[" * 4000)
+    (run / "results/1.000001/result.json").symlink_to("/dev/zero")
+    with (run / "attempts/0.large.json").open("wb") as file:
+        file.truncate(2**40)
+    (run / "results/²²²²²²").mkdir()
+    (run / "metrics/²².²²²²²².jsonl").touch()
+    for name in ("best/step-٣٣٣٣٣٣٣٣.000001", f"best/step-{'9' * 200}.000001", f"results/0.{'9' * 200}"):
+        (run / name).mkdir()
+    (volume / "datasets/d").mkdir(parents=True)
+    (volume / "datasets/d/manifest.json").symlink_to("/dev/zero")
+    with (run / "metrics/0.000002.jsonl").open("a") as file:
+        file.write('\n{"time": 101, "step": ' + "1" * 400 + "}\n" + "[" * 4000 + "\n")
+
+    found = read.document(read.RunFiles(volume, "x"), "datasets/d")
+
+    last = [line["step"] for line in found["metrics"]["0.000002"]]
+    assert last == list(range(99 - len(last) + 1, 100))
+    assert {**found, "metrics": None} == {**whole, "metrics": None}
+
+
+def test_a_manifest_that_names_other_places_names_no_weights(volume):
+    manifest = volume / "runs/x/best/step-00000100.000002/manifest.json"
+    content = json.loads(manifest.read_bytes())
+    content["files"]["../../../.git/config"] = content["files"]["model.safetensors"]
+    manifest.write_text(json.dumps(content))
+    found = read.document(read.RunFiles(volume, "x"))
+    assert found["weights"]["directory"] == "checkpoints/step-00000200.000002"
+
+
+def test_a_tail_of_an_endless_line_is_bounded():
+    assert read.tail(io.BytesIO(b"x" * 10_000), 3, 1000) == b"x" * 1000
+
+
 def test_a_run_that_has_only_begun_is_an_empty_document(tmp_path):
     (tmp_path / "runs/new").mkdir(parents=True)
     assert read.document(read.RunFiles(tmp_path, "new")) == {
@@ -199,6 +244,7 @@ def test_a_run_that_has_only_begun_is_an_empty_document(tmp_path):
         "attempts": {},
         "logs": [],
         "weights": None,
+        "checkpoint": None,
     }
 
 

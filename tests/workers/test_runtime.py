@@ -1,6 +1,8 @@
 import json
+import os
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -8,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workers.errors import BadConfigError
-from workers.runtime import Runtime, StopFlag, data_directory, lease_directory, owned_range, time_to_save
+from workers.runtime import (
+    Runtime,
+    StopFlag,
+    data_directory,
+    lease_directory,
+    owned_range,
+    processor_ticks,
+    recorded_directory,
+    time_to_save,
+)
 
 POD = {
     "JOBCTL_VOLUME": "/shared",
@@ -77,6 +88,35 @@ def test_without_a_supervisor_progress_is_told_to_nobody(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_long_call_names_its_thread_until_it_ends(tmp_path):
+    runtime = Runtime(volume=tmp_path, tmp=tmp_path, summary_file=tmp_path / "summary.json")
+
+    def told():
+        return json.loads(runtime.summary_file.read_text())["busy"]
+
+    with runtime.busy("reading"):
+        assert told() == {"doing": "reading", "thread": threading.get_native_id()}
+        with runtime.busy("checking"):
+            assert told()["doing"] == "checking"
+        assert told()["doing"] == "reading"
+    assert told() is None
+
+
+def test_the_processor_time_of_a_thread_stands_still_while_it_is_blocked():
+    blocked, let_go = [], threading.Event()
+    thread = threading.Thread(target=lambda: (blocked.append(threading.get_native_id()), let_go.wait()))
+    thread.start()
+    while not blocked:
+        time.sleep(0.01)
+    first = [processor_ticks(os.getpid(), one) for one in (blocked[0], threading.get_native_id())]
+    while processor_ticks(os.getpid(), threading.get_native_id()) < first[1] + 5:
+        sum(range(10_000))
+    assert processor_ticks(os.getpid(), blocked[0]) <= first[0] + 1
+    let_go.set()
+    thread.join()
+    assert processor_ticks(os.getpid(), blocked[0]) is None
+
+
 def test_the_time_to_save_ends_five_seconds_before_the_grace_period(tmp_path):
     assert (time_to_save(60), time_to_save(6)) == (55, 3)
     runtime = Runtime(volume=tmp_path, tmp=tmp_path, grace_seconds=60)
@@ -106,6 +146,33 @@ def test_leases_lie_beside_what_they_guard(tmp_path):
     assert lease_directory(tmp_path, "train", "x", "datasets/d", 0) == tmp_path / "runs/x/lease/0"
     assert lease_directory(tmp_path, "collect", "x", None, 3) == tmp_path / "datasets/x/lease/3"
     assert data_directory(tmp_path, "datasets/d", "x") == tmp_path / "datasets/d"
+
+
+@pytest.mark.parametrize("data", [None, "datasets/d", "datasets/team/d", "datasets/new/d"])
+def test_collect_writes_below_datasets(tmp_path, data):
+    (tmp_path / "datasets" / "d").mkdir(parents=True)
+    assert recorded_directory(tmp_path, data, "x") == tmp_path / (data or "datasets/x")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *("runs/innocent", "datasets", "datasets/", "datasets/..", "datasets/../runs/innocent", "..", "/", "elsewhere"),
+        *("datasets/link", "datasets/link/inside", "datasets/out", "datasets/held/episodes", "datasets/team", "a\0b"),
+    ],
+)
+def test_collect_writes_nowhere_else_neither_through_links_nor_into_other_datasets(tmp_path, data):
+    volume = tmp_path / "volume"
+    for directory in ("runs/innocent", "datasets/held/episodes", "datasets/team/inner"):
+        (volume / directory).mkdir(parents=True)
+    for dataset in ("datasets/held", "datasets/team/inner"):
+        (volume / dataset / "dataset.json").touch()
+    (volume / "datasets/link").symlink_to(volume / "runs")
+    (volume / "datasets/out").symlink_to(tmp_path)
+    with pytest.raises(BadConfigError, match=r"datasets/NAME$"):
+        recorded_directory(volume, data, "x")
+    with pytest.raises(BadConfigError):
+        lease_directory(volume, "collect", "x", str(tmp_path), 0)
 
 
 def test_the_supervisors_imports_are_light():

@@ -6,11 +6,11 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from functools import partial
 from pathlib import Path
 
 import pytest
+from waiting import wait_for
 
 from workers.envs.settings import CollectSettings
 from workers.episodes import ledger
@@ -30,7 +30,7 @@ class Report:
         self.beats, self.waits, self.episodes, self.then = [], [], [], then
 
     def beat(self):
-        self.beats.append(time.monotonic())
+        self.beats.append("beat")
 
     def wait(self, why):
         self.waits.append(why)
@@ -70,7 +70,7 @@ def is_simulator(pid):
 
 
 def test_every_episode_is_recorded_once_and_told_with_signs_of_life(tmp_path, fake):
-    report = collect(tmp_path, partial(fake.FakeEnv, 0.05))
+    report = collect(tmp_path, partial(fake.Together, tmp_path))
     assert sorted(report.episodes) == list(range(EPISODES))
     assert recorded(tmp_path) == set(range(EPISODES))
     assert report.beats
@@ -79,7 +79,7 @@ def test_every_episode_is_recorded_once_and_told_with_signs_of_life(tmp_path, fa
 
 def test_a_stop_drops_what_is_in_flight_and_records_what_has_ended(tmp_path, fake):
     stop = threading.Event()
-    report = collect(tmp_path, partial(fake.FakeEnv, 0.05), Report(then=stop.set), stop)
+    report = collect(tmp_path, partial(fake.FakeEnv, 0.0), Report(then=stop.set), stop)
     assert 0 < len(report.episodes) < EPISODES
     assert recorded(tmp_path) == set(report.episodes)
 
@@ -87,14 +87,18 @@ def test_a_stop_drops_what_is_in_flight_and_records_what_has_ended(tmp_path, fak
 def test_sigterm_and_sigint_are_left_to_the_collecting_process(tmp_path, fake):
     signalled = []
 
+    def has_started(pid):
+        ignored = re.search(r"SigIgn:\t(\w+)", Path(f"/proc/{pid}/status").read_text())[1]
+        return int(ignored, 16) & 1 << signal.SIGTERM - 1
+
     class Signalling(Report):
-        def beat(self):  # both simulate
-            for pid in simulators():
+        def beat(self):
+            for pid in filter(has_started, simulators()):
                 signalled.append(pid)
                 os.kill(pid, signal.SIGTERM)
                 os.kill(pid, signal.SIGINT)
 
-    report = collect(tmp_path, partial(fake.FakeEnv, 0.05), Signalling())
+    report = collect(tmp_path, partial(fake.Together, tmp_path), Signalling())
     assert sorted(report.episodes) == list(range(EPISODES))
     assert len(set(signalled)) == 2
 
@@ -117,7 +121,7 @@ def test_a_simulator_that_dies_after_the_stop_is_no_failure(tmp_path, fake):
         for pid in simulators():
             os.kill(pid, signal.SIGKILL)
 
-    collect(tmp_path, partial(fake.FakeEnv, 0.05), Report(then=stop_and_kill), stop)
+    collect(tmp_path, partial(fake.FakeEnv, 0.0), Report(then=stop_and_kill), stop)
     assert simulators() == []
 
 
@@ -132,15 +136,59 @@ def test_a_failure_in_a_simulator_is_raised_here(tmp_path, fake):
     assert simulators() == []
 
 
-def test_one_that_stands_still_is_not_covered_by_the_other(tmp_path, fake):
-    stop, report = threading.Event(), Report()
-    report.then = stop.set
-    collect(tmp_path, partial(fake.Troubled, {SETTINGS.seed_of(0): fake.stand_still}, 0.2), report, stop)
-    assert 0 not in report.episodes
-    assert len(report.beats) <= 1
+@pytest.fixture
+def pipe(tmp_path):
+    """A named pipe, and how to let those go on who wait for its byte, now or later."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    descriptor = os.open(path, os.O_RDWR)
+    yield path, lambda: os.write(descriptor, b".")
+    os.close(descriptor)
 
 
-def test_a_simulator_prints_its_stacks_when_the_supervisor_asks(tmp_path, fake, capfd):
+def test_simulators_that_start_give_signs_of_life_by_their_work_alone(tmp_path, fake):
+    """They import and make their environments, which is done only when they have given some."""
+    enough = tmp_path / "enough"
+
+    class Starting(Report):
+        def beat(self):
+            super().beat()
+            if len(self.beats) == 8:
+                enough.touch()
+
+    report = collect(tmp_path / "data", partial(fake.slow_to_make, enough), Starting())
+    assert sorted(report.episodes) == list(range(EPISODES))
+
+
+def test_one_that_stands_still_is_not_covered_by_the_other(tmp_path, fake, pipe):
+    path, let_go = pipe
+
+    class Watching(Report):
+        def beat(self):
+            if (tmp_path / "still").exists():
+                super().beat()
+
+    report, signs_of_life = Watching(), []
+
+    def go_on():
+        signs_of_life.append(len(report.beats))
+        let_go()
+
+    report.then = go_on  # as the other has recorded an episode
+    still = partial(fake.stand_still, tmp_path / "still", path)
+    collect(tmp_path, partial(fake.Troubled, {SETTINGS.seed_of(0): still}), report)
+    assert signs_of_life[0] <= 2, "what it did before is told, nothing after it"
+    assert sorted(report.episodes) == list(range(EPISODES))
+
+
+def test_a_simulator_prints_its_stacks_when_the_supervisor_asks(tmp_path, fake, pipe, capfd):
+    path, let_go = pipe
+    said = []
+
+    def stacks():
+        said.append(capfd.readouterr().err)
+        return re.search(r"rollouts.py.*line \d+ in rollout", "".join(said))
+
     class Asking(threading.Event):
         """Asked for by the desk all the while: asks, as the supervisor does, where nothing goes on, and stops."""
 
@@ -148,11 +196,13 @@ def test_a_simulator_prints_its_stacks_when_the_supervisor_asks(tmp_path, fake, 
             if (tmp_path / "still").exists() and not super().is_set():
                 self.set()
                 os.kill(simulators()[0], signal.SIGUSR1)
+                assert wait_for("its stacks are in the log", stacks)
+                let_go()
             return super().is_set()
 
-    still = partial(fake.stand_still, tmp_path / "still")
+    still = partial(fake.stand_still, tmp_path / "still", path)
     collect(tmp_path, partial(fake.Troubled, {SETTINGS.seed_of(0): still}), stop=Asking(), count=1)
-    assert re.search(r"rollouts.py.*line \d+ in rollout", capfd.readouterr().err)
+    assert said
 
 
 def test_a_full_disk_is_told_and_waited_for(tmp_path, fake):
@@ -169,7 +219,7 @@ def test_no_simulator_is_left_when_the_report_fails(tmp_path, fake):
         raise OSError("metrics cannot be written")
 
     with pytest.raises(OSError, match="metrics cannot be written"):
-        collect(tmp_path, partial(fake.FakeEnv, 0.05), Report(then=fail))
+        collect(tmp_path, partial(fake.FakeEnv, 0.0), Report(then=fail))
     assert simulators() == []
 
 
@@ -187,7 +237,8 @@ class Report:
     def beat(self): print("beat", flush=True)
 
 if __name__ == "__main__":
-    plan = Plan(Path(sys.argv[1]), 1, CollectSettings(max_steps=20), partial(fake_environment.FakeEnv, 0.3))
+    together = partial(fake_environment.Together, Path(sys.argv[1]))
+    plan = Plan(Path(sys.argv[1]), 1, CollectSettings(max_steps=20), together)
     record_side_by_side(2, plan, range(6), lambda: False, Report())
 """
 
@@ -204,7 +255,4 @@ def test_simulators_die_with_a_parent_that_was_killed(tmp_path):
         parent.kill()
         parent.wait()
     assert len(children) == 2
-    deadline = time.monotonic() + 5
-    while (alive := [pid for pid in children if is_simulator(pid)]) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert alive == []
+    wait_for("they die, too", lambda: not any(is_simulator(pid) for pid in children))

@@ -7,50 +7,22 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from held import wait_until_held
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from small_training import STEPS, config, equal, last_weights, process
+from waiting import patience, wait_for
 
 from workers import checkpoint, results, train
 from workers.config import Config
 from workers.episodes import ledger
-from workers.errors import BadConfigError, BadDataError, InterruptedRun, StuckError, WorkerError
-from workers.runtime import Runtime
-
-STEPS = 60  # an epoch of the small dataset has 11 steps
-
-
-@dataclass(kw_only=True)
-class Process(Runtime):
-    """A loop process in this one: told to stop once a step is reached, as by SIGTERM."""
-
-    stop_after: int | None = None
-
-    def progress(self, **summary: Any) -> None:
-        super().progress(**summary)
-        if self.stop_after is not None and summary.get("step") == self.stop_after:
-            self.stop.set()
-
-
-def process(volume: Path, fence: int = 1, stop_after: int | None = None) -> Process:
-    return Process(volume=volume, tmp=volume, fence=fence, metrics_port=0, stop_after=stop_after)
-
-
-def last_weights(volume: Path, run: str = "fit") -> dict[str, torch.Tensor]:
-    found = checkpoint.newest(volume / "runs" / run)
-    assert found is not None and found.step == STEPS
-    return {f"{file}.{name}": tensor for file, group in found.tensors.items() for name, tensor in group.items()}
-
-
-def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+from workers.errors import BadConfigError, BadDataError, InterruptedRun, StuckError
 
 
 @pytest.fixture(scope="module")
@@ -68,14 +40,6 @@ def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out the data check and the drawing, where a test begins many runs on data that was checked."""
     monkeypatch.setattr(train, "_check_data", lambda dataset, beat: None)
     monkeypatch.setattr(train, "draw_training", lambda run_dir, directory: None)
-
-
-def config(**keys: Any) -> Config:
-    from workers import __version__
-
-    values = {"steps": STEPS, "batch": 64, "validateEverySteps": 20, "dropout": 0.2, **keys.pop("settings", {})}
-    base = {"version": __version__, "run": "fit", "kind": "train", "task": "predictor", "data": "datasets/tiny"}
-    return Config.model_validate({**base, "specHash": "a" * 16, "settings": values, **keys})
 
 
 def interrupted(volume: Path, *stops: int, **keys: Any) -> None:
@@ -123,7 +87,7 @@ def test_stops_after_random_steps_give_the_weights_of_the_undisturbed_run(
 
 
 def test_leaving_out_the_optimizers_state_gives_other_weights(undisturbed, training_volume, unchecked, monkeypatch):
-    monkeypatch.setattr(checkpoint, "load_optimizer", lambda optimizer, tensors, meta: None)
+    monkeypatch.setattr(train, "load_optimizer", lambda optimizer, tensors, meta: None)
 
     interrupted(training_volume, 17)
 
@@ -142,28 +106,28 @@ def test_forgetting_the_step_in_the_dropout_seed_gives_other_weights(
     assert not equal(last_weights(training_volume), last_weights(undisturbed))
 
 
+@pytest.mark.held
 def test_real_workers_killed_at_random_steps_end_with_the_same_weights(undisturbed, training_volume):
     """`python -m workers train`: SIGKILL of the whole pod, then SIGTERM, then to the end; dropout on, mid-epoch."""
     keys = {"settings": {"checkpointEverySteps": 3}}
     first, second = random.randint(5, 25), random.randint(26, 45)
     print(f"SIGKILL after step {first}, SIGTERM after step {second}")
 
-    with worker(training_volume, config(**keys), attempt=1, slow_after=first) as pod:
-        wait_for_step(training_volume, pod, first)
+    with worker(training_volume, config(**keys), attempt=1, hold_at=first) as pod:
+        wait_until_held(training_volume, "fit")
+        killed_at = wait_for("a save", lambda: newest_step(training_volume))
         pod.kill()
         assert pod.wait(20) == -signal.SIGKILL
-    killed_at = newest_step(training_volume)
-    assert 0 < killed_at < STEPS
+    assert killed_at <= first
 
-    with worker(training_volume, config(**keys), attempt=2, slow_after=max(second, killed_at + 1)) as pod:
-        wait_for_step(training_volume, pod, max(second, killed_at + 1))
+    with worker(training_volume, config(**keys), attempt=2, hold_at=second) as pod:
+        wait_until_held(training_volume, "fit", fence=2)
         pod.terminate()
-        assert pod.wait(60) == 75
-    stopped_at = newest_step(training_volume)
-    assert killed_at < stopped_at < STEPS
+        assert pod.wait(patience(60)) == 75
+    assert newest_step(training_volume) == second
 
     with worker(training_volume, config(**keys), attempt=3) as pod:
-        assert pod.wait(120) == 0
+        assert pod.wait(patience(120)) == 0
     assert equal(last_weights(training_volume), last_weights(undisturbed))
     result = results.read_result(training_volume / "runs" / "fit", 0)
     assert result["exitCode"] == 0
@@ -171,9 +135,9 @@ def test_real_workers_killed_at_random_steps_end_with_the_same_weights(undisturb
 
 
 class worker:  # noqa: N801 - reads as a function
-    """A pod's program as a process. After `slow_after` steps each one takes 0.5 s, so that a signal can hit it."""
+    """A pod's program as a process, held at a step if one is named, so that a signal can hit it."""
 
-    def __init__(self, volume: Path, config: Config, attempt: int, slow_after: int | None = None) -> None:
+    def __init__(self, volume: Path, config: Config, attempt: int, hold_at: int | None = None) -> None:
         file = volume / f"config.{attempt}.json"
         file.write_text(config.model_dump_json(by_alias=True))
         self._log = (volume / f"log.{attempt}").open("w")
@@ -187,9 +151,8 @@ class worker:  # noqa: N801 - reads as a function
             "JOBCTL_METRICS_PORT": "0",
             "JOBCTL_POD_IP": "127.0.0.1",
         }
-        if slow_after is not None:
-            (volume / "sitecustomize.py").write_text(SLOW)
-            env |= {"PYTHONPATH": str(volume), "TEST_SLOW_AFTER": str(slow_after)}
+        if hold_at is not None:
+            env["JOBCTL_HOLD_AT"] = str(hold_at)
         self._arguments = [sys.executable, "-m", "workers", "train", "--config", str(file)]
         self._env = env
 
@@ -205,34 +168,9 @@ class worker:  # noqa: N801 - reads as a function
             print(Path(self._log.name).read_text())
 
 
-SLOW = """
-import os, sys, time
-
-def slow(runtime):
-    real = runtime.Runtime.progress
-    def progress(self, **summary):
-        real(self, **summary)
-        if summary.get("step", 0) >= int(os.environ["TEST_SLOW_AFTER"]):
-            time.sleep(0.5)
-    runtime.Runtime.progress = progress
-
-if "workers.loop" in " ".join(sys.orig_argv):
-    import workers.runtime
-    slow(workers.runtime)
-"""
-
-
 def newest_step(volume: Path) -> int:
     found = checkpoint.publications(volume / "runs" / "fit")
     return found[0].step if found else 0
-
-
-def wait_for_step(volume: Path, pod: subprocess.Popen, step: int) -> None:
-    """Until a checkpoint of at least the step before is published: they come every three steps."""
-    deadline = time.monotonic() + 90
-    while newest_step(volume) < step - 3 and time.monotonic() < deadline:
-        assert pod.poll() is None
-        time.sleep(0.02)
 
 
 # --- what a run leaves
@@ -436,17 +374,8 @@ def test_a_resume_on_other_data_is_refused(training_volume, own_dataset, uncheck
     with pytest.raises(InterruptedRun):
         train.run(config(), process(training_volume, 1, 5))
     ledger.entry_path(own_dataset, 35).unlink()
-    (own_dataset / "ledger.json").unlink()
+    (own_dataset / "manifest.json").unlink()
+    ledger.merge(own_dataset, 35)
 
     with pytest.raises(BadConfigError, match=r"another data: .*--fresh"):
         train.run(config(data="datasets/own"), process(training_volume, 2))
-
-
-def test_a_disk_that_takes_no_last_state_is_no_success(training_volume, unchecked, monkeypatch):
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(train.storage, "fsync", full)
-
-    with pytest.raises(WorkerError, match=f"the state of step {STEPS} could not be saved"):
-        train.run(config(), process(training_volume))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from workers.runtime import DEFAULT_EPISODES
+
 MAX_EPISODES = 1_000_000  # so that the seeds of two datasets never meet: see seed_of
 
 
@@ -13,7 +15,9 @@ class CollectSettings(BaseModel):
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
 
-    episodes: int = Field(60, ge=1, le=MAX_EPISODES, description="Episodes in the whole dataset, over all replicas.")
+    episodes: int = Field(
+        DEFAULT_EPISODES, ge=1, le=MAX_EPISODES, description="Episodes in the whole dataset, over all replicas."
+    )
     envs: int | None = Field(
         None, ge=1, le=256, description="Simulators side by side in one replica; null: 8, on cpu one a core, at most 8."
     )

@@ -29,11 +29,12 @@ _BOUND = {True: "least", False: "most"}
 @dataclass(frozen=True)
 class Report:
     """What a check found. `problems`: one sentence each, none if the data is sound; `figures`: shares and counts by
-    name; `tables`: name -> {"columns": [...], "rows": [[...]]}."""
+    name; `tables`: name -> {"columns": [...], "rows": [[...]]}; `damaged`: episodes gone or not as recorded."""
 
     problems: list[str]
     figures: dict[str, float] = field(default_factory=dict)
     tables: dict[str, dict[str, Any]] = field(default_factory=dict)
+    damaged: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,18 +69,24 @@ GATES: dict[str, Gate] = {
 def check(dataset: Path, expected: int | None, beat: Callable[[], None] = lambda: None) -> Report:
     """Checks a dataset of `expected` episodes (None: as many as its manifest says, or as are recorded).
 
-    Reads every file once, to verify it, and calls `beat` after each episode. Raises BadDataError only if there
+    Reads every file once, to verify it, and calls `beat` again and again. Raises BadDataError only if there
     is no dataset of this schema to check.
     """
     entries = ledger.read(dataset)
     manifest = ledger.read_manifest(dataset)
     problems = [*_count_problems(entries, manifest, expected)]
     sampled = {entries[round(i * (len(entries) - 1) / (SAMPLED_EPISODES - 1))].episode for i in range(SAMPLED_EPISODES)}
-    signals, labels = [], []
+    signals, labels, damaged = [], [], []
+    among = ledger.all_published(dataset)
     for entry in entries:
         beat()
         try:
-            path = ledger.path_of(dataset, entry)
+            path = ledger.path_of(dataset, entry, beat, among=among)
+        except BadDataError as error:
+            problems.append(str(error))
+            damaged.append(entry.episode)
+            continue
+        try:
             arrays = reader.read_arrays(path, entry, SMALL_ARRAYS)
             problems += _array_problems(entry, arrays)
             if entry.episode in sampled:
@@ -90,7 +97,7 @@ def check(dataset: Path, expected: int | None, beat: Callable[[], None] = lambda
         signals.append(arrays["signals"])
         labels.append(arrays["horizon_labels"])
     problems += _signal_problems(signals)
-    return Report(problems, _figures(entries, labels), _tables(entries, labels, signals))
+    return Report(problems, _figures(entries, labels), _tables(entries, labels, signals), tuple(damaged))
 
 
 def require_gates(gates: Mapping[str, float]) -> None:

@@ -10,15 +10,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from workers import untrusted
 from workers.episodes.schema import OUTCOMES, SCHEMA
 from workers.errors import BadDataError
-from workers.storage import CorruptError, create, verify, write_atomic
+from workers.storage import create, verify, write_atomic
+from workers.untrusted import CorruptError
+
+MAX_LEDGER_BYTES = 2**29  # twice the entries of a million episodes
+_PUBLISHED = re.compile(r"(?P<episode>[0-9]{6})\.[0-9]{6,9}")
 
 
 @dataclass(frozen=True, order=True)
@@ -31,6 +37,17 @@ class Entry:
     steps: int
     perturbed: bool
     checksum: str
+
+
+_FIELDS: dict[str, untrusted.Types] = {
+    "episode": int,
+    "seed": int,
+    "outcome": str,
+    "steps": int,
+    "perturbed": bool,
+    "checksum": str,
+}
+_MANIFEST: dict[str, untrusted.Types] = {"schema": str, "episodes": int, "ledgerSha256": str}
 
 
 def entry_path(dataset: Path, episode: int) -> Path:
@@ -47,9 +64,30 @@ def record(dataset: Path, entry: Entry) -> bool:
     return create(final, _json(asdict(entry)))
 
 
+def numbers(dataset: Path) -> set[int]:
+    """The episodes that are recorded, by the names of their entries."""
+    found = (untrusted.whole_number(path.stem) for path in (dataset / "ledger").glob("[0-9]*.json"))
+    return {number for number in found if number is not None}
+
+
+def entry_of(dataset: Path, episode: int) -> Entry | None:
+    """One entry; None if there is none, or one whose content is not there yet. Raises BadDataError if it is damaged."""
+    path = entry_path(dataset, episode)
+    try:
+        if path.lstat().st_size == 0:  # on a volume without hard links: see storage.create
+            return None
+        entry = _entry(_parse(path), path)
+    except FileNotFoundError:
+        return None
+    if entry.episode != episode:
+        raise BadDataError(f"the ledger entry {path} is of episode {entry.episode}")
+    return entry
+
+
 def recorded(dataset: Path) -> list[Entry]:
     """All entries as they stand on disk now, by episode. Raises BadDataError naming an entry that can't be read."""
-    return sorted(_entry(path) for path in (dataset / "ledger").glob("[0-9]*.json"))
+    entries = (entry_of(dataset, number) for number in numbers(dataset))
+    return sorted(entry for entry in entries if entry is not None)
 
 
 def read(dataset: Path) -> list[Entry]:
@@ -57,16 +95,40 @@ def read(dataset: Path) -> list[Entry]:
 
     Raises BadDataError for a path that is missing, holds no episodes or holds another schema.
     """
-    manifest = read_manifest(dataset)
-    merged = dataset / "ledger.json"
-    if manifest is not None and merged.is_file():
-        data = merged.read_bytes()
-        if hashlib.sha256(data).hexdigest() == manifest.get("ledgerSha256"):
-            return [Entry(**entry) for entry in json.loads(data)]
-    entries = recorded(dataset)
+    entries = merged(dataset) or recorded(dataset)
     if not entries:
         raise BadDataError(f"{dataset} holds no recorded episodes; run a collect job that writes it first")
     return entries
+
+
+def merged(dataset: Path) -> list[Entry] | None:
+    """The entries of a complete dataset, as its manifest vouches for them; None if it is not complete.
+
+    Raises BadDataError as `read` does.
+    """
+    manifest, path = read_manifest(dataset), dataset / "ledger.json"
+    if manifest is None or not path.is_file():
+        return None
+    try:
+        data = untrusted.read_bytes(path, limit=MAX_LEDGER_BYTES)
+        if hashlib.sha256(data).hexdigest() != manifest.get("ledgerSha256"):
+            return None
+        content = untrusted.parse_json(data)
+    except (CorruptError, OSError, ValueError) as error:
+        raise BadDataError(f"{path} can't be read: {error}") from error
+    if not isinstance(content, list):
+        raise BadDataError(f"{path} holds no list of episodes")
+    return [_entry(entry, path) for entry in content]
+
+
+def require_whole(dataset: Path, episodes: Iterable[int], beat: Callable[[], None] = lambda: None) -> None:
+    """Verifies every file of these episodes of a complete dataset. Raises BadDataError naming what is damaged."""
+    entries = {entry.episode: entry for entry in merged(dataset) or []}
+    among = all_published(dataset)
+    for episode in episodes:
+        if episode not in entries:
+            raise BadDataError(f"{dataset} has no complete ledger with episode {episode}")
+        path_of(dataset, entries[episode], beat, among=among)
 
 
 def read_manifest(dataset: Path) -> dict[str, Any] | None:
@@ -78,6 +140,8 @@ def read_manifest(dataset: Path) -> dict[str, Any] | None:
         if path.is_file():
             content = _parse(path)
             require_schema(dataset, content.get("schema"))
+            if name == "manifest.json" and (wrong := untrusted.misfit(content, _MANIFEST)):
+                raise BadDataError(f"{path} is damaged: {wrong}")
             return content if name == "manifest.json" else None
     return None
 
@@ -133,42 +197,62 @@ def checksum_of(manifest: dict[str, Any]) -> str:
 
 def published(dataset: Path, episode: int) -> list[Path]:
     """Directories that hold this episode, newest fence first; more than one after a writer was superseded."""
-    return sorted((dataset / "episodes").glob(f"{episode:06d}.{'[0-9]' * 6}"), reverse=True)
+    return sorted(_directories(dataset, f"{episode:06d}.[0-9]*"), reverse=True)
 
 
-def path_of(dataset: Path, entry: Entry) -> Path:
+def all_published(dataset: Path) -> dict[int, list[Path]]:
+    """As `published` of every episode, by one look at the directory."""
+    found = defaultdict(list)
+    for path in sorted(_directories(dataset, "[0-9]*"), reverse=True):
+        found[int(path.name[:6])].append(path)
+    return dict(found)
+
+
+def _directories(dataset: Path, pattern: str) -> list[Path]:
+    return [path for path in (dataset / "episodes").glob(pattern) if _PUBLISHED.fullmatch(path.name)]
+
+
+def path_of(
+    dataset: Path,
+    entry: Entry,
+    beat: Callable[[], None] = lambda: None,
+    *,
+    hashes: bool = True,
+    among: Mapping[int, list[Path]] | None = None,
+) -> Path:
     """The directory with the content that the ledger names, verified by size and SHA-256 of every file.
 
-    Raises BadDataError naming the episode if it is missing, damaged or other content than what was recorded.
+    `beat` is called again and again; `hashes=False` compares sizes only; `among`: what `all_published` found a moment
+    ago. Raises BadDataError naming the episode if it is missing, damaged or other content than what was recorded.
     """
     reasons = []
-    for path in published(dataset, entry.episode):
+    for path in published(dataset, entry.episode) if among is None else among.get(entry.episode, []):
         try:
-            if checksum_of(verify(path)) == entry.checksum:
+            if checksum_of(verify(path, beat=beat, hashes=hashes)) == entry.checksum:
                 return path
             reasons.append(f"{path.name} holds other content than the ledger records")
         except (CorruptError, OSError) as error:
             reasons.append(str(error))
     reason = "; ".join(reasons) or "its directory is missing"
-    raise BadDataError(f"episode {entry.episode} of {dataset} is damaged: {reason}")
+    raise BadDataError(
+        f"episode {entry.episode} of {dataset} is damaged: {reason}; "
+        f"to record it again: jobctl retry {dataset.name}, or whichever job collected it"
+    )
 
 
-def _entry(path: Path) -> Entry:
-    content = _parse(path)
-    try:
-        return Entry(**{field.name: content[field.name] for field in fields(Entry)})
-    except KeyError as error:
-        raise BadDataError(f"the ledger entry {path} lacks {error}") from error
+def _entry(content: Any, path: Path) -> Entry:
+    if wrong := untrusted.misfit(content, _FIELDS):
+        raise BadDataError(f"the ledger entry {path} is damaged: {wrong}")
+    if content["outcome"] not in OUTCOMES or min(content["episode"], content["steps"]) < 0:
+        raise BadDataError(f"the ledger entry {path} is damaged: it describes no episode")
+    return Entry(**{name: content[name] for name in _FIELDS})
 
 
 def _parse(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+        return untrusted.read_record(path, {})
+    except (OSError, CorruptError) as error:
         raise BadDataError(f"{path} can't be read: {error}") from error
-    if not isinstance(content, dict):
-        raise BadDataError(f"{path} holds no JSON object")
-    return content
 
 
 def _json(content: object) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import queue
 import threading
 import time
@@ -12,8 +11,8 @@ from types import TracebackType
 
 from workers.episodes.ledger import Entry
 from workers.episodes.writer import Episode, write_episode
+from workers.room import FULL_DISK
 
-FULL_DISK = {errno.ENOSPC: "is full", errno.EDQUOT: "has reached its quota"}
 RETRY_SECONDS = 5.0
 POLL_SECONDS = 0.2
 

@@ -17,6 +17,8 @@ SUCCESS = "success"
 OUTCOMES = (SUCCESS, *FAILURES)
 HORIZONS = (6, 9, 12, 15)  # timesteps: 200, 300, 400 and 500 ms at 30 Hz
 ACTION_SIZE = 4
+MAX_STEPS = 20_000  # of an episode: ten times what collect records
+MAX_STATE_SIZE = 1024
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,10 @@ class Report:
 
 
 class TrainingTask(Protocol):
-    """What the training loop needs. Built as Training(settings, dataset, device), which reads the data."""
+    """What the training loop needs. Built as Training(settings, dataset, device, alive), which reads the data.
+
+    `alive` is called every few seconds of whatever takes long, here and in `validate`.
+    """
 
     model: torch.nn.Module
     samples: int  # of an epoch
@@ -55,7 +58,10 @@ class TrainingTask(Protocol):
 
 
 class JudgingTask(Protocol):
-    """What the evaluation needs. Built as Judging(settings, weights, identity, dataset, test, device)."""
+    """What the evaluation needs. Built as Judging(settings, weights, identity, dataset, test, device, alive).
+
+    `alive` is called every few seconds of whatever takes long.
+    """
 
     gates: Sequence[str]  # figures that a spec may set a bound for
     episodes: list[Entry]  # to be judged
@@ -80,10 +86,16 @@ def settings_model(task: str, kind: str) -> Any:
     return getattr(importlib.import_module(f"workers.tasks.{task}.settings"), f"{kind.capitalize()}Settings")
 
 
-def training(task: str, settings: Any, dataset: Path, device: torch.device) -> TrainingTask:
+def nothing() -> None:
+    """For whoever needs no signs of life."""
+
+
+def training(
+    task: str, settings: Any, dataset: Path, device: torch.device, alive: Callable[[], None] = nothing
+) -> TrainingTask:
     """Raises BadDataError if the dataset can't be trained on."""
     require(task)
-    return importlib.import_module(f"workers.tasks.{task}.training").Training(settings, dataset, device)
+    return importlib.import_module(f"workers.tasks.{task}.training").Training(settings, dataset, device, alive)
 
 
 def judging(
@@ -94,6 +106,7 @@ def judging(
     dataset: Path,
     test: Path | None,
     device: torch.device,
+    alive: Callable[[], None] = nothing,
 ) -> JudgingTask:
     """`test`: a dataset to be judged whole, instead of the test split of `dataset`.
 
@@ -101,5 +114,5 @@ def judging(
     """
     require(task)
     return importlib.import_module(f"workers.tasks.{task}.judging").Judging(
-        settings, weights, identity, dataset, test, device
+        settings, weights, identity, dataset, test, device, alive
     )

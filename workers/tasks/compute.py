@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from workers.episodes import ledger
 from workers.errors import BadConfigError, BadDataError
 from workers.runtime import Runtime
 
@@ -64,10 +65,24 @@ def required_data(config: Config, runtime: Runtime) -> Path:
 
 
 def dataset_at(volume: Path, key: str, data: str) -> Path:
-    """The directory of the dataset that the spec's `key` names. Raises BadDataError naming those there are."""
+    """The directory of the dataset that the spec's `key` names, which has to be finished.
+
+    Raises BadDataError naming those there are, or saying what to wait for: what is still written is not the same data
+    for every process, nor for the next attempt.
+    """
     dataset = volume / data
     if not dataset.is_dir():
         known = sorted(f"datasets/{path.name}" for path in (volume / "datasets").glob("*"))
         there = f"datasets on this volume: {', '.join(known)}" if known else "this volume holds no dataset: collect one"
         raise BadDataError(f"{key}: {data} does not exist; {there}")
+    _require_finished(dataset, key, data)
     return dataset
+
+
+def _require_finished(dataset: Path, key: str, data: str) -> None:
+    if ledger.merged(dataset) is None:
+        raise BadDataError(
+            f"{key}: {data} is not finished: {len(ledger.numbers(dataset))} episodes are recorded, and no manifest "
+            f"says that they are all; wait for the collect job that writes it (`jobctl wait {dataset.name}`, if it "
+            "bears this name), or submit that job again"
+        )

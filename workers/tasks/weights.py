@@ -1,19 +1,26 @@
 """The weights that another run published: what eval judges, and what train may start from."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from workers import checkpoint, results
 from workers.checkpoint import Restored
-from workers.errors import BadConfigError
+from workers.errors import BadConfigError, BadDataError
 from workers.runtime import run_directory
-from workers.storage import CorruptError
+from workers.untrusted import CorruptError
 
 
 def weights_of(volume: Path, run: str, task: str) -> Restored:
-    """The best weights of a finished training, verified. Raises BadConfigError naming the trainings there are."""
+    """The best weights of a finished training, verified.
+
+    Raises BadConfigError naming the trainings there are if this one is missing or not finished, BadDataError naming
+    the file if its end or its weights are damaged: older weights than its best are never taken instead.
+    """
     directory = run_directory(volume, run)
-    if not _finished(directory):
-        known = sorted(path.name for path in (volume / "runs").glob("*") if _finished(path))
+    damaged: list[CorruptError] = []
+    if not _is_finished(directory, damaged.append):
+        _refuse_damaged(run, damaged)
+        known = sorted(path.name for path in (volume / "runs").glob("*") if _is_finished(path))
         there = (
             f"finished trainings on this volume: {', '.join(known)}"
             if known
@@ -21,17 +28,21 @@ def weights_of(volume: Path, run: str, task: str) -> Restored:
         )
         state = "is not finished" if directory.is_dir() else "does not exist"
         raise BadConfigError(f"from: {run!r} {state} as a training; {there}")
-    damaged: list[CorruptError] = []
     found = checkpoint.newest(directory, "best", on_corrupt=damaged.append)
+    _refuse_damaged(run, damaged)
     if found is None:
-        raise BadConfigError(
-            f"from: the weights of {run!r} can't be read: {damaged[0] if damaged else 'best/ is empty'}"
-        )
+        raise BadDataError(f"from: {run!r} is finished, but its weights are gone: {directory / 'best'} is empty")
+    found.require("task", "identity", "seenSeeds")
     if found.state["task"] != task:
         raise BadConfigError(f"from: {run!r} trained the task {found.state['task']}, not {task}")
     return found
 
 
-def _finished(directory: Path) -> bool:
-    result = results.read_result(directory, 0) if directory.is_dir() else None
+def _refuse_damaged(run: str, damaged: Sequence[CorruptError]) -> None:
+    if damaged:
+        raise BadDataError(f"from: {run!r} is damaged: {damaged[0]}; restore that file, or train again with --fresh")
+
+
+def _is_finished(directory: Path, on_corrupt: Callable[[CorruptError], None] = lambda error: None) -> bool:
+    result = results.read_result(directory, 0, on_corrupt) if directory.is_dir() else None
     return bool(result and result["kind"] == "train" and result["exitCode"] == 0)

@@ -8,5 +8,12 @@
   "app.kubernetes.io/version" $root.Chart.AppVersion
   "app.kubernetes.io/managed-by" $root.Release.Service
 -}}
-{{- merge $own (index . 2) | toYaml -}}
+{{- merge $own (index . 2) | include "jobctl-platform.quoted" -}}
+{{- end -}}
+
+{{- /* A map of texts as YAML: `quote` writes all that does not print as an escape, so no text can leave its quotes. */ -}}
+{{- define "jobctl-platform.quoted" -}}
+{{- range $key, $value := . }}
+{{ quote $key }}: {{ quote $value }}
+{{- end }}
 {{- end -}}

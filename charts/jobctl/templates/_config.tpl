@@ -1,4 +1,7 @@
-{{- /* The one file that a worker reads: no path of the pod, no host, so that it means the same wherever it runs. */ -}}
+{{- /*
+The one file that a worker reads: no path of the pod, no host, so that it means the same wherever it runs. Of the
+environment it has the names alone: what an experiment tracker's key is lies in fewer places so.
+*/ -}}
 {{- define "jobctl.config" -}}
 {{- dict
   "version" .version
@@ -19,7 +22,8 @@
   "specHash" .specHash
   "graceSeconds" .graceSeconds
   "freshToken" .freshToken
-  "spec" .spec
+  "replaces" .replaces
+  "spec" (set (omit .spec "env") "env" (keys .spec.env | sortAlpha))
   | toPrettyJson
 -}}
 {{- end -}}

@@ -8,6 +8,8 @@ All other helpers take this rather than the root, so nothing is rendered before 
 {{- $planned := .Values.planned | default dict -}}
 {{- /* jobctl gives the revision where Helm cannot know it: `helm template` always says 1. */ -}}
 {{- $revision := include "jobctl.normal" ($planned.revision | default .Release.Revision) -}}
+{{- /* An upgrade by Helm alone is meant as one; jobctl says by planned.replace whether its is. */ -}}
+{{- $byHelm := or (not $planned.jobctlVersion) (include "jobctl.isReused" .) -}}
 {{- $profile := .Files.Get (printf "profiles/%s.yaml" $asked.gpu) | fromYaml -}}
 {{- $several := and (eq $asked.kind "train") (eq $profile.device "cuda") -}}
 {{- dict
@@ -19,6 +21,7 @@ All other helpers take this rather than the root, so nothing is rendered before 
   "spec" $asked
   "specHash" (sha256sum $spec | trunc 16)
   "freshToken" ($planned.freshToken | default nil)
+  "replaces" (hasKey $planned "replace" | ternary $planned.replace (and .Release.IsUpgrade $byHelm))
   "profile" $profile
   "cpuProfile" (.Files.Get "profiles/cpu.yaml" | fromYaml)
   "needs" (index (.Files.Get (printf "tasks/%s.yaml" $asked.task) | fromYaml).needs $asked.kind)
@@ -30,6 +33,19 @@ All other helpers take this rather than the root, so nothing is rendered before 
   "storePort" 29400
   | toJson
 -}}
+{{- end -}}
+
+{{- /*
+Whether these values are those of the release's last revision, used once more (`helm upgrade --reuse-values`), rather
+than sent by jobctl for this one: Helm keeps the token of the call that sent them as a label of its Secret. "" for no.
+*/ -}}
+{{- define "jobctl.isReused" -}}
+{{- with dig "submitToken" "" (.Values.planned | default dict) -}}
+{{- $last := printf "sh.helm.release.v1.%s.v%d" $.Release.Name (sub $.Release.Revision 1) -}}
+{{- if eq (toString .) (lookup "v1" "Secret" $.Release.Namespace $last | dig "metadata" "labels" "jobctl-submit" "") -}}
+yes
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "jobctl.defaultImage" -}}
@@ -46,14 +62,14 @@ app.kubernetes.io/instance: {{ .run | quote }}
 {{ include "jobctl.selectorLabels" . }}
 app.kubernetes.io/component: worker
 app.kubernetes.io/version: {{ .version | quote }}
-app.kubernetes.io/managed-by: {{ .managedBy }}
-jobctl.dev/kind: {{ .spec.kind }}
-jobctl.dev/task: {{ .spec.task }}
+app.kubernetes.io/managed-by: {{ .managedBy | quote }}
+jobctl.dev/kind: {{ .spec.kind | quote }}
+jobctl.dev/task: {{ .spec.task | quote }}
 jobctl.dev/gpu: {{ .spec.gpu | quote }}
 jobctl.dev/spec-hash: {{ .specHash | quote }}
 {{- end -}}
 
 {{- /* The pod's labels as YAML: the spec's own, which never replace those that objects are found by. */ -}}
 {{- define "jobctl.podLabels" -}}
-{{- merge (dict) (include "jobctl.labels" . | fromYaml) .spec.pod.labels | toYaml -}}
+{{- merge (dict) (include "jobctl.labels" . | fromYaml) .spec.pod.labels | include "jobctl.quoted" -}}
 {{- end -}}

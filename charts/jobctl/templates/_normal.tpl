@@ -40,6 +40,16 @@ the worker's config and the hash do not depend on how a value was given.
 {{- toJson $texts -}}
 {{- end -}}
 
+{{- /*
+A map of texts as YAML. `quote` writes all that does not print as an escape, so that no text can leave its quotes; toYaml
+and toJson don't: U+0085 is a line break to YAML.
+*/ -}}
+{{- define "jobctl.quoted" -}}
+{{- range $key, $value := . }}
+{{ quote $key }}: {{ quote $value }}
+{{- end }}
+{{- end -}}
+
 {{- /* The settings as JSON. Those that the task's schema declares to be text stay text, also when it looks like a number. */ -}}
 {{- define "jobctl.settings" -}}
 {{- $kind := .Values.kind | default "train" -}}

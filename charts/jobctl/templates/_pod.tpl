@@ -7,7 +7,10 @@ serviceAccountName: {{ .run | quote }}
 automountServiceAccountToken: false
 enableServiceLinks: false
 {{- if .group }}
-subdomain: {{ .run }}
+subdomain: {{ .run | quote }}
+{{- end }}
+{{- if hasKey $spec.pod "hostUsers" }}
+hostUsers: {{ $spec.pod.hostUsers }}
 {{- end }}
 {{- with $spec.scheduling.priority }}
 priorityClassName: {{ quote . }}
@@ -23,7 +26,7 @@ imagePullSecrets:
 {{- end }}
 {{- with $spec.scheduling.nodeSelector }}
 nodeSelector:
-  {{- toYaml . | nindent 2 }}
+  {{- include "jobctl.quoted" . | trim | nindent 2 }}
 {{- end }}
 {{- with include "jobctl.affinity" . }}
 affinity:
@@ -31,7 +34,7 @@ affinity:
 {{- end }}
 {{- with include "jobctl.tolerations" . }}
 tolerations:
-  {{- nindent 2 . }}
+  {{- trim . | nindent 2 }}
 {{- end }}
 securityContext:
   runAsNonRoot: true
@@ -90,7 +93,7 @@ volumes:
       claimName: {{ quote $spec.volume.claim }}
   - name: config
     configMap:
-      name: {{ .fullname }}
+      name: {{ .fullname | quote }}
   - name: shm
     emptyDir:
       medium: Memory

@@ -106,7 +106,11 @@ nodeAffinity:
 {{- $tolerations = append $tolerations (dict "key" $key "operator" "Equal" "value" $value "effect" "NoSchedule") -}}
 {{- end -}}
 {{- end -}}
-{{- with concat $tolerations .spec.scheduling.tolerations -}}
-{{- toYaml . -}}
-{{- end -}}
+{{- range concat $tolerations .spec.scheduling.tolerations }}
+-
+  {{- include "jobctl.quoted" (omit . "tolerationSeconds") | trim | nindent 2 }}
+  {{- if hasKey . "tolerationSeconds" }}
+  tolerationSeconds: {{ int64 .tolerationSeconds }}
+  {{- end }}
+{{- end }}
 {{- end -}}

@@ -26,16 +26,27 @@ taken of this text, so neither `planned` nor the chart's default image is in it.
 -}}
 {{- $tolerations := list -}}
 {{- range $scheduling.tolerations -}}
-{{- /* A taint's value may look like a number and is text; its seconds are a number. */ -}}
 {{- $seconds := dict "tolerationSeconds" .tolerationSeconds | include "jobctl.normal" | fromJson -}}
 {{- $toleration := omit . "tolerationSeconds" | include "jobctl.texts" | fromJson -}}
 {{- $tolerations = append $tolerations (hasKey . "tolerationSeconds" | ternary (merge $toleration $seconds) $toleration) -}}
 {{- end -}}
-{{- dict
+{{- $own := dict
+  "labels" (include "jobctl.texts" $pod.labels | fromJson)
+  "annotations" (include "jobctl.texts" $pod.annotations | fromJson)
+  "imagePullSecrets" ($pod.imagePullSecrets | default list)
+  "runtimeClassName" ($pod.runtimeClassName | default nil)
+  "runAsUser" $numbers.runAsUser
+  "fsGroup" $numbers.fsGroup
+-}}
+{{- /* Keys that came later, only where they differ from the default: a key more would give every spec another hash. */ -}}
+{{- if eq (toJson $pod.hostUsers) "false" -}}
+{{- $_ := set $own "hostUsers" false -}}
+{{- end -}}
+{{- $normal := dict
   "apiVersion" ($values.apiVersion | default "jobctl/v1")
   "kind" ($values.kind | default "train")
   "task" $values.task
-  "gpu" (include "jobctl.text" $values.gpu)
+  "gpu" $values.gpu
   "allowCpu" ($values.allowCpu | default false)
   "replicas" $numbers.replicas
   "gpusPerReplica" $numbers.gpusPerReplica
@@ -62,13 +73,10 @@ taken of this text, so neither `planned` nor the chart's default image is in it.
     "limits" (include "jobctl.texts" $resources.limits | fromJson)
     "shm" (include "jobctl.texts" (dict "size" $resources.shm) | fromJson | dig "size" nil)
     "tmp" (include "jobctl.texts" (dict "size" $resources.tmp) | fromJson | dig "size" nil))
-  "pod" (dict
-    "labels" (include "jobctl.texts" $pod.labels | fromJson)
-    "annotations" (include "jobctl.texts" $pod.annotations | fromJson)
-    "imagePullSecrets" ($pod.imagePullSecrets | default list)
-    "runtimeClassName" ($pod.runtimeClassName | default nil)
-    "runAsUser" $numbers.runAsUser
-    "fsGroup" $numbers.fsGroup)
-  | toJson
+  "pod" $own
 -}}
+{{- if $values.networkPolicy -}}
+{{- $_ := set $normal "networkPolicy" true -}}
+{{- end -}}
+{{- toJson $normal -}}
 {{- end -}}

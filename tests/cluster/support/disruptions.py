@@ -6,15 +6,14 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
 
-from runs import UID, Dict, Runs
+from held import holder
+from runs import Dict, Runs, place_faults
 
-SOURCE = "/opt/source"  # PYTHONPATH in docker/worker.Dockerfile
-FAULTS = Path(__file__).resolve().parent / "faults" / "sitecustomize.py"
 INTERRUPTED, KILLED, TERMINATED = 75, 137, 143  # exit codes; the last: before a loop could save
 REPORT = "JOBCTL_DISRUPTIONS_REPORT"  # a file that gets a line of JSON for every recovery
 KILL_LOOP = """
@@ -71,10 +70,11 @@ def newest_job(runs: Runs, name: str) -> Dict:
 
 
 class Watch:
-    """Made in the moment of a disruption; says afterwards how the run came back."""
+    """Made in the moment of a disruption, while the run is held; says afterwards how it came back."""
 
     def __init__(self, runs: Runs, name: str, index: int = 0) -> None:
         self.runs, self.name, self.index = runs, name, index
+        self.held = holder(runs.namespace.volume, name, index)
         self.pod = runs.pods(name)[index]
         self.fence = runs.fence(name)
         self.asked = time.time()
@@ -95,8 +95,25 @@ class Watch:
         end = records[self.pod["metadata"]["uid"]]["end"]
         return _unix(end["endedAt"]) if end else self.asked
 
-    def recovery(self, since: float | None = None) -> Recovery:
-        """Of the run after this disruption; `since`: the time from which it could come back, if not from the first."""
+    def let_go(self, until: int | None = None) -> None:
+        """Let the run go on, once the disruption has reached it: from here on it may be as fast as it can."""
+        self.runs.namespace.wait_for(f"{self.name} feels it", self._is_felt, 150)
+        self.runs.release(self.name, until)
+
+    def _is_felt(self) -> bool:
+        """Whether the loop was told to stop, is dead, or has a successor."""
+        volume, uid = self.runs.namespace.volume, self.pod["metadata"]["uid"]
+        if holder(volume, self.name, self.index) != self.held:
+            return True
+        pods = {pod["metadata"]["uid"]: pod for pod in self.runs.namespace.pods(self.name)}
+        return uid not in pods or pods[uid]["status"]["phase"] in ("Failed", "Succeeded")
+
+    def recovery(self, since: float | None = None, until: int | None = None) -> Recovery:
+        """Of the run after this disruption; `since`: the time from which it could come back, if not from the first.
+
+        `until`: the step where it is held again.
+        """
+        self.let_go(until)
         pod = self.replacement()
         asked = since or self.asked
         stepped = self.runs.namespace.wait_for(f"{self.name} makes steps again", self._first_step, 150)
@@ -129,10 +146,11 @@ class Watch:
         return None
 
 
-def begin(runs: Runs, name: str, *options: str) -> Watch:
-    """A run that has saved once and is about to be disturbed."""
-    runs.submit(name, *options)
-    runs.namespace.wait_for(f"{name} has saved", lambda: runs.saved(name), 150)
+def begin(runs: Runs, name: str, *options: str, indexes: Iterable[int] = (0,)) -> Watch:
+    """A run that has saved once, is held at the next step and about to be disturbed."""
+    step = runs.settings["checkpointEverySteps"] + 1
+    runs.submit_held(name, step, *options, indexes=indexes)
+    runs.namespace.wait_for(f"{name} has saved", lambda: runs.saved(name), 60)
     return Watch(runs, name)
 
 
@@ -169,15 +187,14 @@ def fault(runs: Runs, name: str, step: int, *moments: Sequence[str]) -> list[str
     """Options of `submit` that have the loops of the first lease, of the second and so on meet a fault of
     faults/sitecustomize.py as they save `step`, at these moments.
     """
-    directory = runs.namespace.volume / "faults"
-    directory.mkdir(exist_ok=True)
-    (directory / FAULTS.name).write_text(FAULTS.read_text())
-    for path in (directory, directory / FAULTS.name):
-        os.chown(path, UID, UID)
-    leases = {str(lease): list(at) for lease, at in enumerate(moments, start=1)}
-    what = {"fault": name, "checkpoint": f"step-{step:08d}", "moments": leases}
-    # twice, as --set reads YAML and this is to stay text
-    env = {"PYTHONPATH": f"/shared/faults:{SOURCE}", "JOBCTL_TEST_FAULT": json.dumps(json.dumps(what))}
+    return meet(runs, name, f"step-{step:08d}", *moments)
+
+
+def meet(runs: Runs, fault: str, at: str, *moments: Sequence[str]) -> list[str]:
+    """The same for any publication, of which `at` is a part of the path."""
+    leases = {str(lease): list(names) for lease, names in enumerate(moments, start=1)}
+    what = json.dumps({"fault": fault, "at": at, "moments": leases})
+    env = {"PYTHONPATH": place_faults(runs.namespace.volume), "JOBCTL_TEST_FAULT": what}
     return [f"--set=env.{key}={value}" for key, value in env.items()]
 
 

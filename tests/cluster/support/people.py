@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from runs import paced
 from said import Said
+from waiting import wait_for
 
 from jobctl.cli.main import main
 from jobctl.cluster.rights import rules
@@ -101,8 +103,14 @@ def at(kubeconfig: Path, server: str, path: Path) -> Path:
     return path
 
 
-def typist(team: Team, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Said]:
-    """Runs a command as somebody; what takes an image gets that of this checkout."""
+def typist(
+    team: Team, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Said]]:
+    """A fixture's body: runs a command as somebody; what takes an image gets that of this checkout.
+
+    Afterwards no job is there that a test has submitted by name, however it ended.
+    """
+    names: set[str] = set()
     for name in ("JOBCTL_BACKEND", "JOBCTL_HOME"):
         monkeypatch.delenv(name, raising=False)
 
@@ -110,17 +118,19 @@ def typist(team: Team, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFix
         capfd.readouterr()
         image = ("--image", team.namespace.image)
         given = image if arguments[0] in IMAGED and "--image" not in arguments else ()
+        given += tuple(paced(team.namespace.volume)) if arguments[0] in ("submit", "render") else ()
         with pytest.MonkeyPatch.context() as environment:
             environment.setenv("KUBECONFIG", str(kubeconfig))
             status = main([*arguments, *given])
+        if arguments[0] == "submit":
+            names.update(re.findall(r"--name[ =](\S+)", " ".join(arguments)))
         return Said(status, *capfd.readouterr())
 
-    return run
+    yield run
+    for name in names:
+        if team.leftovers(name):
+            run("delete", name)
 
 
 def eventually(holds: Callable[[], Any], seconds: float = 60) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := holds()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.5)
-    return found
+    return wait_for("it", holds, seconds, every_seconds=0.5)

@@ -9,14 +9,18 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from held import hold_at, release, wait_until_held
+from waiting import PACE, patience
 
 ROOT = Path(__file__).resolve().parents[3]
+FAULTS = ROOT / "tests" / "support" / "faults"
+SOURCE = "/opt/source"  # PYTHONPATH in docker/worker.Dockerfile
 JOBCTL = Path(sys.executable).parent / "jobctl"
 UID = 1000  # of the pods
 INDEX = "batch.kubernetes.io/job-completion-index"
@@ -30,6 +34,24 @@ def make_tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.announced_dataset.__wrapped__(tmp_path_factory)
+
+
+def place_faults(volume: Path) -> str:
+    """Put what tests do to workers from within on a volume; the PYTHONPATH by which pods find it."""
+    directory = volume / "faults"
+    directory.mkdir(exist_ok=True)
+    for file in (*FAULTS.glob("*.py"), ROOT / "tests" / "workers" / "episodes" / "fake_environment.py"):
+        (directory / file.name).write_text(file.read_text())
+    for path in (directory, *directory.iterdir()):
+        os.chown(path, UID, UID)
+    return f"/shared/{directory.name}:{SOURCE}"
+
+
+def paced(volume: Path) -> list[str]:
+    """Options of `submit` by which loops have the pace of JOBCTL_TEST_PACE."""
+    if PACE == 1:
+        return []
+    return [f"--set=env.PYTHONPATH={place_faults(volume)}", f"--set=env.JOBCTL_TEST_PACE={PACE:g}"]
 
 
 def place(dataset: Path, volume: Path) -> None:
@@ -54,7 +76,7 @@ class Runs:
 
     def jobctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [str(JOBCTL), *arguments, "--context", self.namespace.cluster.context, "-n", self.namespace.name]
-        return subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=patience(280), check=False)
 
     def done(self, *arguments: str) -> str:
         """What a command prints that has to end with 0."""
@@ -65,10 +87,24 @@ class Runs:
     def submit(self, name: str, *options: str, **settings: Any) -> None:
         """`jobctl submit train`; `settings` take the place of those of the same name that all runs have."""
         merged = {**self.settings, **settings}
-        sets = [f"--set={key}={json.dumps(value)}" for key, value in merged.items()]
+        shown = {key: value if isinstance(value, str) else json.dumps(value) for key, value in merged.items()}
+        sets = [f"--set={key}={value}" for key, value in shown.items()]
         sets += [f"--set=resources.requests.{key}={value}" for key, value in self.requests.items()]
         given = ["--data", "datasets/tiny", "--image", self.namespace.image, *self.flags]
-        self.done("submit", "train", "--name", name, *given, *sets, *options)
+        self.done("submit", "train", "--name", name, *given, *sets, *paced(self.namespace.volume), *options)
+
+    def submit_held(self, name: str, step: int, *options: str, indexes: Iterable[int] = (0,)) -> list[Dict]:
+        """`submit`, and who is held at that step, once they are."""
+        self.submit(name, hold_at(step), *options)
+        return self.held(name, indexes)
+
+    def held(self, name: str, indexes: Iterable[int] = (0,), **lowest: int) -> list[Dict]:
+        return wait_until_held(
+            self.namespace.volume, name, indexes, **lowest, seconds=150, picture=self.namespace.picture
+        )
+
+    def release(self, name: str, until: int | None = None) -> None:
+        release(self.namespace.volume, name, until)
 
     def wait(self, name: str) -> int:
         return self.jobctl("wait", name).returncode

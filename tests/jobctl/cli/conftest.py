@@ -5,12 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from said import Said
+from waiting import wait_for
 
 from jobctl.cli.main import main
 from jobctl.errors import NotFoundError
@@ -79,10 +79,7 @@ def backend(home: Path) -> LocalBackend:
 
 def eventually(holds: Callable[[], object], seconds: float = 15.0) -> None:
     """Wait until it holds; fail the test where it doesn't in time."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
+    wait_for("it", holds, seconds, every_seconds=0.05)
 
 
 @pytest.fixture(name="eventually")

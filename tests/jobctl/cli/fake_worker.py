@@ -2,8 +2,8 @@
 """Stands in for `python -m workers KIND --config FILE` in the tests of the CLI alone, so that they take milliseconds.
 
 It is started through $JOBCTL_WORKER_PYTHON and keeps the worker's contract towards the CLI: metrics lines, a published
-result, a termination message, exit codes. What it does is steered by the job's environment: FAKE_STEPS (default 3),
-FAKE_STEP_SECONDS (0), FAKE_EXIT (0), FAKE_REASON, FAKE_EXIT_ONCE (the first attempt's exit code, instead),
+result, a termination message, exit codes, JOBCTL_HOLD_AT. What it does is steered by the job's environment: FAKE_STEPS
+(default 3), FAKE_EXIT (0), FAKE_REASON, FAKE_EXIT_ONCE (the first attempt's exit code, instead),
 FAKE_CLOCK_SECONDS (how far its clock is off).
 """
 
@@ -14,6 +14,10 @@ import signal
 import sys
 import time
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+
+from workers.hold import Hold, hold_directory  # the standard library alone
 
 
 def main() -> int:
@@ -28,7 +32,7 @@ def main() -> int:
     (attempts / f"{index}.{os.environ['JOBCTL_POD_UID']}.json").write_text(json.dumps(record))
     steps = int(os.environ.get("FAKE_STEPS", "3"))
     print(f"{config['kind']} {config['run']} index {index} attempt {fence}", flush=True)
-    write_metrics(run, index, fence, steps)
+    write_metrics(run, index, fence, steps, hold_of(config["run"], index, fence))
     if fence == 1 and "FAKE_EXIT_ONCE" in os.environ:
         return end(int(os.environ["FAKE_EXIT_ONCE"]), "the first attempt fails", step=0)
     code = int(os.environ.get("FAKE_EXIT", "0"))
@@ -37,15 +41,27 @@ def main() -> int:
     return end(code, reason, step=steps, steps=steps)
 
 
-def write_metrics(run: Path, index: int, fence: int, steps: int) -> None:
+def hold_of(run: str, index: int, fence: int) -> Hold:
+    at = int(os.environ.get("JOBCTL_HOLD_AT", sys.maxsize))
+    facts = {"pod": os.environ["JOBCTL_POD_NAME"], "fence": fence}
+    return Hold(hold_directory(Path(os.environ["JOBCTL_VOLUME"]), run), at, str(index), facts, generation=None)
+
+
+def never_told(seconds: float) -> bool:
+    """SIGTERM ends this program where it is."""
+    time.sleep(seconds)
+    return False
+
+
+def write_metrics(run: Path, index: int, fence: int, steps: int, hold: Hold) -> None:
     (run / "metrics").mkdir(parents=True, exist_ok=True)
     with (run / "metrics" / f"{index}.{fence:06d}.jsonl").open("a") as file:
         for step in range(1, steps + 1):
-            time.sleep(float(os.environ.get("FAKE_STEP_SECONDS", "0")))
             print(f"step {step}", flush=True)
             moment = time.time() + float(os.environ.get("FAKE_CLOCK_SECONDS", "0"))
             line = {"time": moment, "step": step, "steps": steps, "loss": 1 / step}
             print(json.dumps(line), file=file, flush=True)
+            hold.keep(step, never_told, give_sign=lambda: None)
 
 
 def publish(run: Path, config: dict, index: int, fence: int, code: int, reason: str) -> None:

@@ -5,9 +5,10 @@ import os
 import signal
 
 import pytest
+from held import hold_at, wait_until_held
 
 TRAIN = ("train", "--name", "x", "--data", "datasets/x")
-SLOW = (*TRAIN, "--set", "env.FAKE_STEPS=600", "--set", "env.FAKE_STEP_SECONDS=0.1")
+HELD = (*TRAIN, hold_at(2))  # which runs until it is told to end
 
 
 @pytest.fixture
@@ -16,9 +17,10 @@ def state(jobctl):
 
 
 @pytest.fixture
-def running(jobctl, state, eventually):
-    """A job that runs for a minute if it is let."""
-    jobctl("submit", *SLOW)
+def running(jobctl, state, eventually, home):
+    """A job in the middle of its steps."""
+    jobctl("submit", *HELD)
+    wait_until_held(home / "volumes/shared", "x")
     eventually(lambda: state() == "running")
 
 
@@ -39,6 +41,25 @@ def test_cancel_marks_the_job_and_resume_takes_it_back(running, jobctl, state, e
     assert jobctl("wait", "x").status == 1
     jobctl("resume", "x")
     eventually(lambda: state() == "running")
+
+
+@pytest.mark.parametrize(("verb", "wanted"), [("cancel", "cancelled"), ("suspend", "suspended")])
+def test_what_has_not_happened_is_not_reported(verb, wanted, running, jobctl, backend, monkeypatch):
+    monkeypatch.setattr("jobctl.local.backend.ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr("jobctl.cli.control.LOOK_SECONDS", 0.1)
+    supervisor = backend.supervisor_pid("x")
+    os.kill(supervisor, signal.SIGSTOP)
+    try:
+        said = jobctl(verb, "x")
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
+    assert (said.status, said.out, f"x is not {wanted} yet but running" in said.error) == (5, "", True)
+
+
+def test_what_is_told_is_what_is_so(running, jobctl):
+    assert jobctl("cancel", "x").out.startswith("x is cancelled by a user")
+    assert jobctl("resume", "x").out.startswith("x goes on")
+    assert jobctl("delete", "x").out.startswith("x is deleted")
 
 
 def test_an_ended_job_can_not_be_cancelled_suspended_or_resumed(jobctl):

@@ -3,6 +3,7 @@
 import json
 
 import yaml
+from held import hold_at
 
 TRAIN = ("train", "--name", "x", "--data", "datasets/x")
 
@@ -78,7 +79,7 @@ def test_the_table_of_status_names_state_progress_replica_result_and_what_is_nex
 
 
 def test_status_of_a_running_job_has_the_pid_address_and_metrics_of_its_replica(jobctl, eventually):
-    jobctl("submit", *TRAIN, "--set", "env.FAKE_STEPS=600", "--set", "env.FAKE_STEP_SECONDS=0.1")
+    jobctl("submit", *TRAIN, "--set", "env.FAKE_STEPS=600", hold_at(5))
 
     def job():
         return json.loads(jobctl("status", "x", "-o", "json").out)["job"]

@@ -32,6 +32,14 @@ def test_one_collected_episode_is_shown_with_progress_result_and_files(jobctl, h
     assert not Path("episode-000001.png").exists()
     assert jobctl("data", "show", "0", "--to", "gone/episode.png").status == 2
 
+    chunk = home / "volumes/shared/datasets/one/episodes/000000.000001/signals/c.0.0"
+    chunk.write_bytes(bytes(chunk.stat().st_size))
+    damaged = jobctl("data", "show", "0", "--to", "episode.png")
+    assert (damaged.status, "jobctl retry one" in damaged.error) == (6, True)
+    assert jobctl("retry", "one", "--wait").status == 0
+    assert jobctl("data", "show", "0", "--to", "again.png").status == 0
+    assert Path("again.png").read_bytes() == Path("episode.png").read_bytes()
+
 
 def test_a_worker_s_refusal_is_the_reason_of_the_job(jobctl):
     said = jobctl("submit", "train", "--name", "x", "--data", "datasets/nowhere", "--wait")

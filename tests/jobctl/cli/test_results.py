@@ -3,6 +3,8 @@
 import json
 from hashlib import sha256
 
+from held import hold_at
+
 TRAIN = ("train", "--name", "x", "--data", "datasets/x")
 
 
@@ -45,7 +47,7 @@ def test_a_damaged_file_is_not_fetched(jobctl, home, tmp_path):
 
 
 def test_results_of_a_job_without_any_are_not_found(jobctl):
-    jobctl("submit", *TRAIN, "--set", "env.FAKE_STEPS=600", "--set", "env.FAKE_STEP_SECONDS=0.1")
+    jobctl("submit", *TRAIN, hold_at(2))
     said = jobctl("results", "x")
     assert (said.status, "x has no result yet: its job is " in said.error) == (3, True)
 

@@ -3,12 +3,12 @@
 import json
 
 import yaml
+from held import hold_at
 
 from jobctl.backend import Release
 from jobctl.local.backend import LocalBackend
 
 TRAIN = ("train", "--name", "x", "--data", "datasets/x")
-SLOW = ("--set", "env.FAKE_STEPS=600", "--set", "env.FAKE_STEP_SECONDS=0.1")
 
 
 def fails(code: int, *more: str) -> tuple[str, ...]:
@@ -91,8 +91,8 @@ def test_a_dry_run_checks_everything_and_starts_nothing(jobctl, backend):
 
 
 def test_the_same_spec_again_while_it_runs_or_when_it_is_done_does_nothing(jobctl, backend):
-    jobctl("submit", *TRAIN, *SLOW)
-    again = jobctl("submit", *TRAIN, *SLOW)
+    jobctl("submit", *TRAIN, hold_at(2))
+    again = jobctl("submit", *TRAIN, hold_at(2))
     assert (again.status, again.out.splitlines()[0]) == (0, "x: already running: nothing to do.")
     jobctl("submit", *TRAIN[:2], "y", *TRAIN[3:], "--wait")
     again = jobctl("submit", *TRAIN[:2], "y", *TRAIN[3:], "--wait")

@@ -6,12 +6,14 @@ import signal
 from datetime import UTC, datetime
 
 import pytest
+from held import hold_at, release
+from waiting import patience
 
 from jobctl.cli.watch import Display
 from jobctl.status import JobView
 
 TRAIN = ("train", "--name", "x", "--data", "datasets/x")
-SLOW = (*TRAIN, "--set", "env.FAKE_STEPS=600", "--set", "env.FAKE_STEP_SECONDS=0.1")
+HELD = (*TRAIN, hold_at(2))  # which runs until it is told to end
 
 
 def test_wait_ends_as_the_job_does(jobctl):
@@ -23,7 +25,7 @@ def test_wait_ends_as_the_job_does(jobctl):
 
 
 def test_wait_gives_up_after_its_timeout_and_leaves_the_job_alone(jobctl, backend):
-    jobctl("submit", *SLOW)
+    jobctl("submit", *HELD)
     said = jobctl("wait", "x", "--timeout", "0.2")
     assert said.status == 124
     assert said.error.startswith("error: x has not ended after 0.2 s: it is ")
@@ -39,12 +41,12 @@ def test_wait_for_programs_prints_one_document_on_stdout_and_the_rest_on_stderr(
 
 @pytest.mark.parametrize(
     "arguments",
-    [("submit", *SLOW, "--wait"), ("wait", "x"), ("logs", "-f", "x")],
+    [("submit", *HELD, "--wait"), ("wait", "x"), ("logs", "-f", "x")],
     ids=["submit --wait", "wait", "logs -f"],
 )
 def test_ctrl_c_detaches_says_how_to_come_back_and_the_job_goes_on(arguments, jobctl, program, backend, eventually):
     if arguments[0] != "submit":
-        jobctl("submit", *SLOW)
+        jobctl("submit", *HELD)
     process = program(*arguments)
     for line in process.stdout:  # it shows the job: it watches
         if "step" in line:
@@ -58,10 +60,14 @@ def test_ctrl_c_detaches_says_how_to_come_back_and_the_job_goes_on(arguments, jo
     assert backend.record("x").pods[0]["status"]["phase"] == "Running"
 
 
-def test_logs_follow_until_the_job_ends(jobctl, program):
-    jobctl("submit", *TRAIN, "--set", "env.FAKE_STEP_SECONDS=0.2")
-    out, _ = program("logs", "-f", "x").communicate(timeout=30)
-    assert out == "train x index 0 attempt 1\nstep 1\nstep 2\nstep 3\n"
+def test_logs_follow_until_the_job_ends(jobctl, program, home):
+    jobctl("submit", *HELD)
+    process = program("logs", "-f", "x")
+    seen = [process.stdout.readline() for _ in range(3)]
+    release(home / "volumes/shared", "x")
+    out, _ = process.communicate(timeout=patience(30))
+    lines = [line for line in ("".join(seen) + out).splitlines() if not line.startswith("held at")]
+    assert lines == ["train x index 0 attempt 1", "step 1", "step 2", "step 3"]
 
 
 def test_logs_of_several_replicas_name_the_index_and_hold_every_attempt(jobctl):

@@ -78,6 +78,15 @@ def test_the_fresh_token_goes_on_with_the_values(job):
     assert values == {"kind": "train", "planned": {"freshToken": "t"}}
 
 
+def test_the_environment_that_the_config_names_is_read_back_from_the_job(job):
+    made = job()
+    env = [{"name": "A", "value": "pa$$$$word"}, {"name": "HOME", "value": "$(JOBCTL_TMP)"}]
+    made["spec"]["template"] = {"spec": {"containers": [{"name": "worker", "env": env}]}}
+    assert values_of(made, {"spec": {"kind": "train", "env": ["A"]}}) == {"kind": "train", "env": {"A": "pa$$word"}}
+    del made["spec"]["template"]
+    assert values_of(made, {"spec": {"kind": "train", "env": ["A", ["B"], 5]}}) == {"kind": "train", "env": {}}
+
+
 def test_without_its_config_map_a_job_still_tells_what_it_is(job):
     assert values_of(job(completions=4), None) == {
         "kind": "train", "task": "predictor", "gpu": "cpu", "replicas": 4, "volume": {"claim": "disk"},

@@ -20,15 +20,17 @@ REPAIRS = {
     "nothing there": ([], Repair()),
     "a release as it should be": ([secret(1, "superseded"), secret(2, "deployed")], Repair()),
     "a failed upgrade over a deployed one": ([secret(1, "deployed"), secret(2, "failed")], Repair()),
-    "an upgrade that goes on": ([secret(1, "deployed"), secret(2, "pending-upgrade", 5)], Repair()),
+    "an upgrade that goes on": ([secret(1, "deployed"), secret(2, "pending-upgrade", 5)], Repair(busy=True)),
     "an upgrade that was killed": (
         [secret(1, "deployed"), secret(2, "pending-upgrade", 500)],
         Repair(forget=("sh.helm.release.v1.x.v2",)),
     ),
-    "an install that goes on": ([secret(1, "pending-install", 5)], Repair()),
+    "an install that goes on": ([secret(1, "pending-install", 5)], Repair(busy=True)),
     "an install that was killed": ([secret(1, "pending-install", 500)], Repair(uninstall=True)),
-    "an install that failed": ([secret(1, "failed")], Repair(uninstall=True)),
-    "an uninstall that failed": ([secret(1, "superseded"), secret(2, "uninstalling")], Repair(uninstall=True)),
+    "an install that has just failed": ([secret(1, "failed", 5)], Repair(busy=True)),
+    "an install that failed": ([secret(1, "failed", 50)], Repair(uninstall=True)),
+    "an uninstall that goes on": ([secret(1, "superseded", 50), secret(2, "uninstalling", 5)], Repair(busy=True)),
+    "an uninstall that failed": ([secret(1, "superseded", 50), secret(2, "uninstalling", 50)], Repair(uninstall=True)),
 }
 
 

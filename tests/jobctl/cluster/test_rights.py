@@ -27,6 +27,10 @@ def test_the_platform_chart_makes_the_same_role_and_only_when_asked():
     plain = [{key: rule[key] for key in ("apiGroups", "resources", "verbs")} for rule in rules()]
     assert made["Role"]["rules"] == plain
     assert made["ClusterRole"]["metadata"]["name"] == "jobctl-team-platform-users"
+    values["rbac"]["kueue"] = True
+    made |= {one["kind"]: one for one in helm.template("platform", values, chart=chart, namespace="team")}
+    queued = [{key: rule[key] for key in ("apiGroups", "resources", "verbs")} for rule in rules("kueue")]
+    assert made["Role"]["rules"] == plain + queued
     for kind in ("Role", "ClusterRole"):
         binding = made[f"{kind}Binding"]
         assert (binding["roleRef"]["kind"], binding["roleRef"]["name"]) == (kind, made[kind]["metadata"]["name"])

@@ -2,12 +2,12 @@
 
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_for
 
 from jobctl.backend import Record, Release
 from jobctl.errors import NotFoundError
@@ -27,11 +27,11 @@ class Home:
         self.backend.submit(Release(name, revision, {"kind": "train", "gpu": "cpu"}, manifest))
 
     def wait(self, name: str, holds: Callable[[Record], bool], seconds: float = 20) -> Record:
-        deadline = time.monotonic() + seconds
-        while not holds(record := self.backend.record(name)):
-            assert time.monotonic() < deadline, f"did not happen within {seconds} s: {record}"
-            time.sleep(0.02)
-        return record
+        def found() -> Record | None:
+            record = self.backend.record(name)
+            return record if holds(record) else None
+
+        return wait_for(f"{name} is so", found, seconds, lambda: self.backend.record(name))
 
     def end(self, name: str) -> Record:
         return self.wait(name, lambda record: record.controller == "finished")
@@ -62,13 +62,9 @@ class Home:
                     found.append(int(entry.name))
         return found
 
-    def empty_within(self, seconds: float) -> float:
-        """Wait until no process of this home is left; the seconds it took."""
-        start = time.monotonic()
-        while self.alive():
-            assert time.monotonic() - start < seconds, f"still alive: {self.alive()}"
-            time.sleep(0.02)
-        return time.monotonic() - start
+    def until_empty(self, seconds: float = 10) -> None:
+        """Wait until no process of this home is left."""
+        wait_for("no process is left", lambda: not self.alive(), seconds, self.alive)
 
     def close(self) -> None:
         for record in self.backend.records():
@@ -77,7 +73,7 @@ class Home:
             except NotFoundError:
                 continue
         try:
-            self.empty_within(10)
+            self.until_empty()
         finally:
             for pid in self.alive():
                 os.kill(pid, signal.SIGKILL)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobctl.local.environment import PodIdentity, command, environment, expand, host_path
+from jobctl.local.environment import PodIdentity, command, environment, expand, guarded_by, host_path
 from jobctl.local.plan import Container, EnvVar, LocalJob, PodTemplate
 
 POD = PodIdentity("x-r1-1-abcde", "default", "uid", "127.1.2.3", "node", 1, {"team": "red"}, {})
@@ -83,6 +83,26 @@ def test_a_label_that_is_absent_is_empty():
 )
 def test_references_expand_as_in_kubernetes(text, expected):
     assert expand(text, {"A": "1"}) == expected
+
+
+def test_what_is_referred_to_is_rewritten_once():
+    """The path on this machine may lie below a mount of the same name again."""
+    mounts = {"/shared": Path("/shared/home/volumes/s")}
+    env = environment(job_with(EnvVar("V", "/shared"), EnvVar("W", "$(V)/x")), POD, mounts, [], {})
+    assert (env["V"], env["W"]) == ("/shared/home/volumes/s", "/shared/home/volumes/s/x")
+
+
+def test_text_is_left_as_it_is():
+    env = variables(EnvVar("A", "/shared/x", is_wired=False), EnvVar("B", "x-r1-0.x", is_wired=False))
+    assert (env["A"], env["B"]) == ("/shared/x", "x-r1-0.x")
+
+
+@pytest.mark.parametrize(("name", "is_guarded"), [
+    ("PYTHONPATH", True), ("PYTHONWARNINGS", True), ("LD_PRELOAD", True), ("BROWSER", True), ("HOME", True),
+    ("PATH", True), ("BASH_ENV", True), ("MUJOCO_GL", False), ("MY_PYTHON", False), ("pythonpath", False),
+])  # fmt: skip
+def test_variables_that_run_code_are_known(name, is_guarded):
+    assert bool(guarded_by(name)) == is_guarded
 
 
 @given(st.text(st.characters(exclude_characters="$")))

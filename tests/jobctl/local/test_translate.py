@@ -101,9 +101,22 @@ def test_a_refused_field_is_named(job, path, value):
     assert "--backend kubernetes" in message
 
 
-def test_a_secret_is_refused_by_its_path(job):
-    env = [{"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]
-    assert f"{WORKER}.env[0].valueFrom.secretKeyRef" in refusal(put(job, f"{WORKER}.env", env))
+@pytest.mark.parametrize("part", ["name", "key"])
+@pytest.mark.parametrize("word", ["", "..", "a/b", "/etc"])
+def test_a_secret_that_is_no_file_s_name_is_refused(job, part, word):
+    env = [{"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"} | {part: word}}}]
+    assert f"env[0].valueFrom.secretKeyRef.{part}" in refusal(put(job, f"{WORKER}.env", env))
+
+
+def test_only_the_chart_s_own_variables_say_where_something_is(job):
+    env = [{"name": name, "value": "/shared"} for name in ("JOBCTL_VOLUME", "JOBCTL_TEST_X", "DATA", "HOME")]
+
+    def wired(labels):
+        labelled = put(put(job, f"{WORKER}.env", env), "metadata.labels", labels)
+        return [variable.name for variable in translate([labelled]).template.container.env if variable.is_wired]
+
+    assert wired({"app.kubernetes.io/name": "jobctl"}) == ["JOBCTL_VOLUME"]
+    assert wired({}) == ["JOBCTL_VOLUME", "JOBCTL_TEST_X", "DATA", "HOME"]
 
 
 @pytest.mark.parametrize(

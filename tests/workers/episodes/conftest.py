@@ -37,3 +37,8 @@ def dataset(tmp_path: Path) -> Path:
 @pytest.fixture
 def episode():
     return make_episode
+
+
+@pytest.fixture(scope="session", name="make_episode")
+def make_episode_fixture():
+    return make_episode

@@ -51,6 +51,20 @@ class FakeEnv(gym.Env):
         }
 
 
+class Together(FakeEnv):
+    """Takes its first timestep when `count` simulators do: none is through before the last has begun."""
+
+    def __init__(self, directory, count=2):
+        super().__init__(0.0)
+        self.directory, self.count = directory, count
+
+    def step(self, action):
+        (self.directory / f"simulator.{os.getpid()}").touch()
+        while len([*self.directory.glob("simulator.*")]) < self.count:
+            time.sleep(0.01)
+        return super().step(action)
+
+
 class Troubled(FakeEnv):
     """Calls `troubles[seed]` in the first timestep of that seed's episode."""
 
@@ -87,11 +101,19 @@ def raise_unsendable():
     raise UnsendableError(1, 2)
 
 
-def stand_still(sign=None):
-    """`sign`: a file that says so."""
-    if sign is not None:
-        sign.touch()
-    time.sleep(5)
+def stand_still(sign, pipe):
+    """Makes the file `sign`, which says so, and waits, not a line of Python meanwhile, for a byte in a named pipe."""
+    sign.touch()
+    descriptor = os.open(pipe, os.O_RDWR)
+    os.read(descriptor, 1)
+    os.close(descriptor)
+
+
+def slow_to_make(enough):
+    """At work until this file is there."""
+    while not enough.exists():
+        sum(range(10_000))
+    return FakeEnv(0.0)
 
 
 def without_a_renderer():

@@ -136,7 +136,7 @@ def test_steps_that_the_ledger_counts_wrongly_are_found(dataset):
     path = ledger.entry_path(dataset, 3)
     path.write_text(json.dumps(json.loads(path.read_bytes()) | {"steps": 6}))
     [problem] = check(dataset, 6).problems
-    assert "actions has 7 timesteps, the ledger says 6" in problem
+    assert "actions/zarr.json is damaged: it has [7] timesteps, the ledger says 6" in problem
 
 
 def test_a_damaged_episode_is_a_problem_that_names_it(dataset):

@@ -1,11 +1,15 @@
 """The ledger: each episode once, whole or not at all, and refused when it is not what it should be."""
 
+import contextlib
 import dataclasses
+import hashlib
 import json
 import threading
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from workers import storage
 from workers.episodes import ledger, reader, writer
@@ -109,3 +113,84 @@ def test_an_episode_that_is_gone_is_refused_by_name(dataset):
     (dataset / "episodes" / "000001.000001").rename(dataset / "gone")
     with pytest.raises(BadDataError, match=r"episode 1 of .* is damaged: its directory is missing"):
         reader.load(dataset, ledger.read(dataset))
+
+
+FORGED = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=2), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(["episode", "seed", "outcome", "steps", "perturbed", "checksum"]), FORGED, st.booleans())
+def test_a_forged_entry_is_an_entry_or_refused_naming_the_file(tmp_path_factory, field, value, whole):
+    dataset = tmp_path_factory.mktemp("forged")
+    for number in (0, 1):
+        ledger.record(dataset, entry_of(number))
+    content = dataclasses.asdict(entry_of(1)) | {field: value}
+    ledger.entry_path(dataset, 1).write_text(json.dumps(content))
+    if whole:  # the merged ledger holds it
+        merged = json.dumps([dataclasses.asdict(entry_of(0)), content]).encode()
+        (dataset / "ledger.json").write_bytes(merged)
+        vouched = {"schema": "jobctl.episodes/v1", "episodes": 2, "ledgerSha256": hashlib.sha256(merged).hexdigest()}
+        (dataset / "manifest.json").write_text(json.dumps(vouched))
+    try:
+        entries = ledger.read(dataset)
+    except BadDataError as error:
+        assert "ledger" in str(error) and ".json" in str(error)
+    else:
+        assert [type(value) for entry in entries for value in dataclasses.astuple(entry)] == [
+            int,
+            int,
+            str,
+            int,
+            bool,
+            str,
+        ] * 2
+
+
+def test_files_that_are_no_entries_are_no_episodes(tmp_path):
+    ledger.record(tmp_path, entry_of(2))
+    for name in ("000003 (copy).json", "².json", "000004.json~", ".nfs00001", "9" * 200 + ".json", "notes.txt"):
+        (tmp_path / "ledger" / name).write_text("{}")
+    (tmp_path / "ledger" / "000005.json").touch()  # begun on a volume without hard links
+    assert ledger.recorded(tmp_path) == [entry_of(2)]
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", ["manifest.json", "ledger.json", "ledger/000001.json"])
+def test_no_endless_file_is_read_for_a_ledger(dataset, name):
+    path = dataset / name
+    path.unlink()
+    if name == "ledger/000001.json":
+        (dataset / "manifest.json").unlink()
+        (dataset / "ledger.json").unlink()
+    path.symlink_to("/dev/zero")
+    with contextlib.suppress(BadDataError):
+        assert len(ledger.read(dataset)) == 6
+
+
+def test_an_unknown_file_in_an_episode_does_not_matter(dataset):
+    for name in (".nfs0000001", "signals/.DS_Store", "images/c.0.0.0.0.1"):
+        (dataset / "episodes" / "000004.000001" / name).write_bytes(b"x")
+    assert len(reader.load(dataset, ledger.read(dataset))) == 6
+
+
+def test_loading_gives_signs_of_life(dataset):
+    beats = []
+    reader.load(dataset, ledger.read(dataset), beat=lambda: beats.append(1))
+    assert len(beats) >= 6 * 11, "one a file, at least"
+
+
+def test_a_dataset_is_whole_or_names_what_is_not(dataset):
+    ledger.require_whole(dataset, range(6))
+    with pytest.raises(BadDataError, match="no complete ledger with episode 6"):
+        ledger.require_whole(dataset, range(7))
+    flip(dataset / "episodes" / "000004.000001" / "signals/c.0.0")
+    ledger.require_whole(dataset, range(4))
+    with pytest.raises(BadDataError, match=r"episode 4 of .* is damaged: .*c\.0\.0 .*: jobctl retry data"):
+        ledger.require_whole(dataset, range(6))
+    (dataset / "ledger.json").write_text("[]")
+    with pytest.raises(BadDataError, match="no complete ledger"):
+        ledger.require_whole(dataset, range(4))

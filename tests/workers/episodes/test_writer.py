@@ -3,6 +3,7 @@
 import errno
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 
@@ -166,6 +167,66 @@ def test_recovery_leaves_a_living_writer_and_other_indexes_alone(tmp_path):
         assert writer.recover(tmp_path, range(5)) == []
     assert living.is_dir()
     assert others.is_dir()
+
+
+def damage(path, how):
+    match how:
+        case "gone":
+            shutil.rmtree(path)
+        case "a file is gone":
+            (path / "signals/c.0.0").unlink()
+        case "a file is cut":
+            (path / "images/c.0.0.0.0.0").write_bytes(b"x")
+        case "the manifest is gone":
+            (path / "manifest.json").unlink()
+
+
+@pytest.mark.parametrize("how", ["gone", "a file is gone", "a file is cut", "the manifest is gone"])
+def test_a_recorded_episode_that_is_gone_or_damaged_is_missing_and_is_recorded_again_as_it_was(tmp_path, episode, how):
+    entries = [writer.write_episode(tmp_path, episode(number), fence=1) for number in range(3)]
+    damage(tmp_path / "episodes/000001.000001", how)
+    said = []
+
+    assert writer.recover(tmp_path, range(3), say=said.append) == []
+
+    assert [re.match("episode 1 of .* is damaged: ", line) is not None for line in said] == [True]
+    assert writer.missing(tmp_path, range(4)) == [1, 3]
+    assert ledger.recorded(tmp_path) == entries, "what the ledger says of it stays"
+    assert writer.write_episode(tmp_path, episode(1), fence=2) == entries[1]
+    assert ledger.path_of(tmp_path, entries[1]).name == "000001.000002"
+    assert writer.missing(tmp_path, range(3)) == []
+
+
+def test_one_whose_sizes_are_right_is_recorded_again_where_its_hash_is_not(tmp_path, episode):
+    entry = writer.write_episode(tmp_path, episode(1), fence=1)
+    path = tmp_path / "episodes/000001.000001/signals/c.0.0"
+    path.write_bytes(bytes(path.stat().st_size))
+    writer.recover(tmp_path, [1])
+    assert writer.missing(tmp_path, [1]) == [], "hashes are the data check's"
+    assert writer.write_episode(tmp_path, episode(1), fence=1) == entry, "under the same number, too"
+    assert ledger.path_of(tmp_path, entry)
+
+
+def test_one_that_is_recorded_again_with_other_content_is_refused_and_the_ledger_stays(tmp_path, episode):
+    entry = writer.write_episode(tmp_path, episode(1), fence=1)
+    shutil.rmtree(tmp_path / "episodes/000001.000001")
+    with pytest.raises(writer.OtherContentError, match=r"episode 1 of .* is not what it was .* --fresh"):
+        writer.write_episode(tmp_path, episode(1, steps=9), fence=2)
+    assert ledger.recorded(tmp_path) == [entry]
+    assert ledger.published(tmp_path, 1) == []
+    assert writer.write_episode(tmp_path, episode(1), fence=2) == entry
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}"])
+def test_an_entry_that_is_empty_or_damaged_is_made_again(tmp_path, episode, content):
+    entry = writer.write_episode(tmp_path, episode(1), fence=1)
+    ledger.entry_path(tmp_path, 1).write_text(content)
+    assert writer.recover(tmp_path, [1]) == [entry]
+    ledger.entry_path(tmp_path, 1).write_text(content)
+    shutil.rmtree(tmp_path / "episodes")
+    writer.recover(tmp_path, [1])
+    assert writer.missing(tmp_path, [1]) == [1]
+    assert writer.write_episode(tmp_path, episode(1), fence=1) == entry
 
 
 def _record_until_the_link(dataset, entry):

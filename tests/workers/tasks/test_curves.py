@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
-from workers.tasks.curves import history
+import pytest
+
+from workers.tasks.curves import draw_training, history
 
 
 def write(run_dir: Path, fence: int, *lines: dict) -> None:
@@ -30,3 +32,26 @@ def test_a_line_cut_by_a_kill_is_left_out_and_other_indexes_do_not_mix(tmp_path)
 
 def test_a_run_without_lines_has_no_history(tmp_path):
     assert history(tmp_path) == []
+
+
+LONG = '{"step": %s}' % ("9" * 400)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["7", "[]", '{"loss": 1}', '{"step": null}', '{"step": true}', '{"step": "10"}', LONG, "[" * 9999],
+)
+def test_a_line_that_is_none_of_ours_is_left_out(tmp_path, line):
+    write(tmp_path, 1, {"step": 10, "loss": 3})
+    with (tmp_path / "metrics" / "0.000001.jsonl").open("a") as file:
+        file.write(f"{line}\n\xff\n")
+
+    assert history(tmp_path) == [{"step": 10, "loss": 3}]
+
+
+def test_what_is_no_number_is_not_drawn(tmp_path):
+    write(tmp_path, 1, {"step": 10, "loss": "high"}, {"step": 20, "loss": [1]}, {"step": 30, "loss": float("inf")})
+
+    draw_training(tmp_path, tmp_path)
+
+    assert (tmp_path / "plots" / "training.png").read_bytes().startswith(b"\x89PNG")

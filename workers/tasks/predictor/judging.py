@@ -10,7 +10,7 @@ from torch import Tensor
 
 from workers.episodes import ledger, reader
 from workers.errors import BadConfigError, BadDataError
-from workers.tasks import Report
+from workers.tasks import Report, nothing
 from workers.tasks.predictor import plots, report, tables
 from workers.tasks.predictor.baselines import Baselines
 from workers.tasks.predictor.data import Timesteps
@@ -32,8 +32,10 @@ class Judging:
         dataset: Path,
         test: Path | None,
         device: torch.device,
+        alive: Callable[[], None] = nothing,
     ) -> None:
         entries = ledger.read(dataset)
+        self._alive = alive
         self.settings, self.checksums = settings, [checksum(entries)]
         self._dataset, self._test_dataset = dataset, test or dataset
         self.gates = tables.gates(settings)
@@ -56,7 +58,9 @@ class Judging:
     def judge(self, entries: Sequence[ledger.Entry]) -> dict[str, Tensor]:
         """Probabilities (samples, H, F) float32 of each episode, by its number in six digits."""
         return {
-            f"{entry.episode:06d}": self._probabilities(_read(self._test_dataset, [entry])).contiguous().cpu()
+            f"{entry.episode:06d}": self._probabilities(_read(self._test_dataset, [entry], self._alive))
+            .contiguous()
+            .cpu()
             for entry in entries
         }
 
@@ -75,8 +79,8 @@ class Judging:
 
     def _judged(self, predictions: Mapping[str, Tensor], alive: Callable[[], None]) -> Iterator[Judged]:
         """The model, then each baseline."""
-        validation = _read(self._dataset, self._split["validation"])
-        test = _read(self._test_dataset, self.episodes)
+        validation = _read(self._dataset, self._split["validation"], alive)
+        test = _read(self._test_dataset, self.episodes, alive)
         labels, known = self._by_episode(test, self._labels(test)), self._labels(validation)
         known_by_episode = self._by_episode(validation, known)
 
@@ -93,7 +97,7 @@ class Judging:
         yield judged(tables.MODEL, answers, self._probabilities(validation).cpu().numpy())
         if not self._split["train"]:
             return  # nothing to fit baselines on
-        train = _read(self._dataset, self._split["train"])
+        train = _read(self._dataset, self._split["train"], alive)
         baselines = Baselines(train, self._lags, self._pad_history, self.settings.seed)
         for name in self.settings.baselines:
             predict = baselines.fit(name, alive)
@@ -111,11 +115,12 @@ class Judging:
         return np.split(answers, np.searchsorted(self._rows(timesteps).numpy(), ends[:-1].numpy()))
 
     def _probabilities(self, timesteps: Timesteps) -> Tensor:
-        return logits_of(self._model, timesteps, self._rows(timesteps), self._lags, self.settings.batch).sigmoid()
+        rows, at_once = self._rows(timesteps), self.settings.batch
+        return logits_of(self._model, timesteps, rows, self._lags, at_once, self._alive).sigmoid()
 
 
-def _read(dataset: Path, entries: Sequence[ledger.Entry]) -> Timesteps:
-    return Timesteps.of(reader.load(dataset, entries))
+def _read(dataset: Path, entries: Sequence[ledger.Entry], alive: Callable[[], None]) -> Timesteps:
+    return Timesteps.of(reader.load(dataset, entries, beat=alive))
 
 
 def _of_another(test: Path, entries: Sequence[ledger.Entry]) -> list[ledger.Entry]:

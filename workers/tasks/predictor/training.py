@@ -3,7 +3,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from workers import sampling
 from workers.episodes import ledger, reader
 from workers.episodes.split import SHARES, split_of
 from workers.errors import BadDataError
+from workers.tasks import nothing
 from workers.tasks.predictor.data import Batch, Timesteps, TrainingSamples
 from workers.tasks.predictor.loss import Loss, balanced_pos_weight
 from workers.tasks.predictor.metrics import best_threshold, counts, figures
@@ -28,17 +29,19 @@ ROWS_AT_ONCE = 8192
 class Training:
     """Built once an attempt; training and validation split lie in memory whole (about 200 bytes a timestep)."""
 
-    def __init__(self, settings: TrainSettings, dataset: Path, device: torch.device) -> None:
+    def __init__(
+        self, settings: TrainSettings, dataset: Path, device: torch.device, alive: Callable[[], None] = nothing
+    ) -> None:
         entries = ledger.read(dataset)
-        self.settings, self.device = settings, device
+        self.settings, self.device, self._alive = settings, device, alive
         self.episodes = split(entries)
         for name in ("train", "validation"):
             if not self.episodes[name]:
                 raise BadDataError(
                     f"none of the {len(entries)} episodes of {dataset} falls into the {name} split: collect more"
                 )
-        train = Timesteps.of(reader.load(dataset, self.episodes["train"]), device)
-        self._validation = Timesteps.of(reader.load(dataset, self.episodes["validation"]), device)
+        train = Timesteps.of(reader.load(dataset, self.episodes["train"], beat=alive), device)
+        self._validation = Timesteps.of(reader.load(dataset, self.episodes["validation"], beat=alive), device)
         self._data = TrainingSamples(train, settings)
         self.samples = len(self._data)
         self._rows = self._validation.rows(settings.lags, settings.pad_history)
@@ -75,8 +78,9 @@ class Training:
     def validate(self) -> dict[str, float]:
         """Loss, and precision, recall and F1 (micro over the 16 outputs) at the threshold that is best for F1."""
         labels_NHF = self._validation.labels_NHF[self._rows]
-        logits_NHF = logits_of(self.model, self._validation, self._rows, self.settings.lags)
+        logits_NHF = logits_of(self.model, self._validation, self._rows, self.settings.lags, alive=self._alive)
         probabilities, labels = logits_NHF.sigmoid().cpu().numpy(), labels_NHF.cpu().numpy()
+        self._alive()
         threshold, score = best_threshold(probabilities, labels)
         found = {
             f"validation_{k}": v for k, v in figures(counts(probabilities, labels, threshold)).items() if v is not None
@@ -114,12 +118,20 @@ def checksum(entries: Sequence[ledger.Entry]) -> str:
 
 @torch.no_grad()
 def logits_of(
-    model: torch.nn.Module, timesteps: Timesteps, rows: Tensor, lags: Sequence[int], at_once: int = ROWS_AT_ONCE
+    model: torch.nn.Module,
+    timesteps: Timesteps,
+    rows: Tensor,
+    lags: Sequence[int],
+    at_once: int = ROWS_AT_ONCE,
+    alive: Callable[[], None] = nothing,
 ) -> Tensor:
     """Logits (len(rows), H, F) of the windows that end at these rows, without dropout; the model's mode is kept."""
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
-    found = [model(timesteps.windows(part, lags).to(device)).float() for part in rows.split(at_once)]
+    found = []
+    for part in rows.split(at_once):
+        found.append(model(timesteps.windows(part, lags).to(device)).float())
+        alive()
     model.train(was_training)
     return torch.cat(found)
