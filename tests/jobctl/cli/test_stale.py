@@ -6,9 +6,10 @@ import signal
 import time
 
 import pytest
+from held import hold_at
 
 TRAIN = ("train", "--data", "datasets/x", "--name", "x")
-SLOW = (*TRAIN, "--set", "env.FAKE_STEPS=600", "--set", "env.FAKE_STEP_SECONDS=0.1")
+HELD = (*TRAIN, "--set", "env.FAKE_STEPS=600", hold_at(3))
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def shown(jobctl):
 @pytest.fixture
 def running(jobctl, backend, home, shown, eventually):
     """x, which trains and has said how far it is: the directory of its revision."""
-    jobctl("submit", *SLOW)
+    jobctl("submit", *HELD)
     eventually(lambda: (shown()["progress"] or {}).get("etaSeconds"))
     (revision,) = (home / "local/x").iterdir()
     return revision
@@ -62,14 +63,14 @@ def test_a_status_older_than_what_its_supervisor_knows_is_stale_until_it_is_writ
 
 @pytest.mark.parametrize("seconds", [-600, 600])
 def test_progress_does_not_follow_the_clocks(seconds, jobctl, shown, eventually):
-    jobctl("submit", *SLOW, "--set", f"env.FAKE_CLOCK_SECONDS={seconds}")
+    jobctl("submit", *HELD, "--set", f"env.FAKE_CLOCK_SECONDS={seconds}")
     eventually(lambda: (shown()["progress"] or {}).get("etaSeconds"))
     progress = shown()["progress"]
     assert (progress["steps"], progress["step"] > 0, progress["stepsPerSecond"] > 0) == (600, True, True)
 
 
 def test_progress_of_an_attempt_that_has_ended_gives_no_rate_and_no_time_left(jobctl, home, shown, eventually):
-    jobctl("submit", *SLOW)
+    jobctl("submit", *HELD)
     eventually(lambda: (shown()["progress"] or {}).get("step"))
     first = shown()["progress"]["step"]
     jobctl("suspend", "x")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from held import hold_at
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -86,7 +87,7 @@ def test_where_the_submission_can_not_be_read_either_it_still_is_listed_and_dele
 
 
 def test_a_job_whose_status_is_spoilt_while_it_runs_ends_when_it_is_deleted(jobctl, backend, home, eventually):
-    jobctl("submit", *TRAIN, "x", "--set", "env.FAKE_STEPS=600", "--set", "env.FAKE_STEP_SECONDS=0.1")
+    jobctl("submit", *TRAIN, "x", hold_at(2))
     supervisor = backend.supervisor_pid("x")
     (revision,) = (home / "local/x").iterdir()
     for name in ("status.json", "pulse.json"):
@@ -98,7 +99,7 @@ def test_a_job_whose_status_is_spoilt_while_it_runs_ends_when_it_is_deleted(jobc
 
 
 def test_a_damaged_submission_is_named_where_a_supervisor_needs_it(jobctl, backend, home, eventually):
-    jobctl("submit", *TRAIN, "x", "--set", "env.FAKE_STEPS=600", "--set", "env.FAKE_STEP_SECONDS=0.1")
+    jobctl("submit", *TRAIN, "x", hold_at(2))
     supervisor = backend.supervisor_pid("x")
     jobctl("suspend", "x")
     os.kill(supervisor, signal.SIGKILL)
