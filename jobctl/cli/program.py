@@ -13,7 +13,7 @@ import click
 
 from jobctl.cli.output import say
 from jobctl.cli.session import Session
-from jobctl.errors import JobctlError, UsageError
+from jobctl.errors import JobctlError
 from jobctl.version import __version__
 
 # verb → (module of jobctl.cli, one line of help). The command is its VERB_command.
@@ -133,10 +133,6 @@ def run(arguments: list[str] | None = None) -> int:
         _trace(session)
         say(f"error: {_what_failed(error)}", err=True)
         return JobctlError.exit_status
-    except RecursionError:
-        _trace(session)
-        say("error: What was given is nested too deeply to be read.", err=True)
-        return UsageError.exit_status
     except click.Abort:
         return 130
     finally:

@@ -23,7 +23,7 @@ TYPED = {
     "no replicas": ((*TRAIN, "--replicas", "0"), 2, "replicas is 0: it must be at least 1."),
     "replicas that are no number": ((*TRAIN, "--replicas", "two"), 2, "'two' is not a valid integer"),
     "a name that is no DNS label": ((*TRAIN[:2], "--name", "My_Run"), 2, "name is 'My_Run', which is no DNS label"),
-    "a file that is nested too deeply": (("submit", "-f", "deep.yaml"), 2, "nested too deeply"),
+    "a file that is nested too deeply": (("submit", "-f", "deep.yaml"), 2, "levels"),
     "a missing file": (("submit", "-f", "nowhere.yaml"), 2, "nowhere.yaml can't be read: No such file or directory."),
     "a file that is not YAML": (("submit", "-f", "broken.yaml"), 2, "broken.yaml is not YAML that jobctl can read: line 2"),
     "two documents of one name": (("submit", "-f", "twins.yaml"), 2, "both have the name 'x': each job needs its own."),

@@ -9,7 +9,7 @@ import pytest
 from held import hold_at
 
 TRAIN = ("train", "--data", "datasets/x", "--name", "x")
-HELD = (*TRAIN, "--set", "env.FAKE_STEPS=600", hold_at(5))
+HELD = (*TRAIN, "--set", "env.FAKE_STEPS=600", hold_at(3))
 
 
 @pytest.fixture
