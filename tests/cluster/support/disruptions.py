@@ -187,11 +187,11 @@ def fault(runs: Runs, name: str, step: int, *moments: Sequence[str]) -> list[str
     """Options of `submit` that have the loops of the first lease, of the second and so on meet a fault of
     faults/sitecustomize.py as they save `step`, at these moments.
     """
-    return meet(runs, name, f"step-{step:08d}", *moments)
+    return meet(runs, name, f"checkpoints/step-{step:08d}", *moments)
 
 
 def meet(runs: Runs, fault: str, at: str, *moments: Sequence[str]) -> list[str]:
-    """The same for any publication, of which `at` is a part of the path."""
+    """The same for any publication: `at` is DIRECTORY/NAME, without the number of its lease."""
     leases = {str(lease): list(names) for lease, names in enumerate(moments, start=1)}
     what = json.dumps({"fault": fault, "at": at, "moments": leases})
     env = {"PYTHONPATH": place_faults(runs.namespace.volume), "JOBCTL_TEST_FAULT": what}

@@ -3,8 +3,8 @@
 Python imports a module of this name when it starts. A test puts this directory before the others of PYTHONPATH (of a
 spec's `env`: a copy on the volume), and says what it wants:
 
-JOBCTL_TEST_FAULT={"fault": a name of FAULTS, "at": a part of the path that is published, "moments": {number of a lease:
-[names of MOMENTS]}}: the loop that holds this lease meets the fault just before each of these.
+JOBCTL_TEST_FAULT={"fault": a name of FAULTS, "at": what is published (DIRECTORY/NAME, without the number of the lease),
+"moments": {number of a lease: [names of MOMENTS]}}: the loop that holds this lease meets the fault just before each.
 
 JOBCTL_TEST_PACE=10 or 0: the pace of its steps, see loop_pace.py.
 """
@@ -16,11 +16,11 @@ import sys
 import threading
 
 LOOP, SIMULATOR = "workers.loop", "--multiprocessing-fork"  # arguments by which their processes are known
-# In the life of a publication: audit event, which of its arguments is a path, and what this path holds.
+# In the life of a publication: audit event, which of its arguments is a path, and what stands before the name in it.
 MOMENTS = {
-    "write": ("os.mkdir", 0, "/.tmp-{}."),
-    "rename": ("os.rename", 1, "/{}."),
-    "remove": ("os.rename", 1, "/.tmp-{}."),
+    "write": ("os.mkdir", 0, ".tmp-"),
+    "rename": ("os.rename", 1, ""),
+    "remove": ("os.rename", 1, ".tmp-"),
 }
 
 
@@ -44,10 +44,11 @@ FAULTS = {"exhaust-memory": exhaust_memory, "freeze": freeze, "kill": kill}
 
 def expect(fault: str, at: str, moments: dict[str, list[str]]) -> None:
     expected = [MOMENTS[moment] for moment in moments.get(os.environ["JOBCTL_FENCE"], [])]
+    directory, published = at.split("/")
 
     def watch(name: str, arguments: tuple[object, ...]) -> None:
-        for event, argument, path in expected:
-            if name == event and path.format(at) in str(arguments[argument]):
+        for event, argument, mark in expected:
+            if name == event and f"/{directory}/{mark}{published}." in str(arguments[argument]):
                 FAULTS[fault]()
 
     if expected:
