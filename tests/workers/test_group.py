@@ -287,7 +287,7 @@ def test_a_rank_that_reads_other_data_is_named_before_the_first_step(group, volu
     differing.config.write_text(json.dumps(config))
     differing.start(1)
 
-    differing.until(lambda: 65 in [pod.poll() for pod in differing.pods.values()])
+    wait_for("an end with 65", lambda: 65 in [pod.poll() for pod in differing.pods.values()], seconds=90)
 
     ended = next(index for index, pod in differing.pods.items() if pod.poll() == 65)
     assert "rank 1 reads other data than rank 0" in differing.message(ended)["reason"]
