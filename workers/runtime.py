@@ -116,8 +116,11 @@ class Runtime:
         returns when the loop may go on: see `hold_as`.
         """
         with self._lock:
+            is_news = (
+                not summary.keys() <= self._summary.keys()
+            )  # such as the first step: there is something to save now
             self._summary.update(summary)
-            if time.monotonic() - self._written >= SUMMARY_INTERVAL_SECONDS:
+            if is_news or time.monotonic() - self._written >= SUMMARY_INTERVAL_SECONDS:
                 self._write_summary()
         if self._hold is not None and "step" in summary:
             self._hold.keep(summary["step"], self.stop.wait, self.progress)
