@@ -118,7 +118,7 @@ class Runtime:
         with self._lock:
             is_news = (
                 not summary.keys() <= self._summary.keys()
-            )  # such as the first step: there is something to save now
+            )  # the first step: now there is something to save
             self._summary.update(summary)
             if is_news or time.monotonic() - self._written >= SUMMARY_INTERVAL_SECONDS:
                 self._write_summary()
