@@ -116,9 +116,7 @@ class Runtime:
         returns when the loop may go on: see `hold_as`.
         """
         with self._lock:
-            is_news = (
-                not summary.keys() <= self._summary.keys()
-            )  # the first step: now there is something to save
+            is_news = not summary.keys() <= self._summary.keys()  # the first step: now there is something to save
             self._summary.update(summary)
             if is_news or time.monotonic() - self._written >= SUMMARY_INTERVAL_SECONDS:
                 self._write_summary()
