@@ -258,6 +258,11 @@ class Checkpoints:
         return bool(idle) and not self._failed
 
     @property
+    def writer(self) -> int | None:
+        """The native id of the thread that writes; None before the first save."""
+        return self._thread.native_id if self._thread is not None else None
+
+    @property
     def is_writing(self) -> bool:
         """Whether something is left to write. Raises RuntimeError if the writer broke."""
         self._raise_broken()

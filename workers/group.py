@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from workers.sampling import Batch
     from workers.tasks import TrainingTask
 
-TIMEOUT = timedelta(days=30)  # of a collective: how long a peer may take is for the supervisors to judge
+TIMEOUT = timedelta(days=20)  # of a collective: how long a peer may take is for the supervisors to judge
+CONNECT_TIMEOUT = timedelta(seconds=30)  # to a store that has just taken a connection
 PIECE_BYTES = 64 * 2**20  # of a tensor that is handed to all: each one that arrives is a sign of life
 POLL_SECONDS = 0.05
 BEAT_SECONDS = 1.0
@@ -269,7 +270,9 @@ def _open_store(runtime: Runtime, host: str, port: int) -> dist.Store:
     while True:
         with contextlib.suppress(OSError):
             socket.create_connection((host, port), 1.0).close()
-            return dist.TCPStore(host, port, None, False, TIMEOUT, wait_for_workers=False)
+            store = dist.TCPStore(host, port, None, False, CONNECT_TIMEOUT, wait_for_workers=False)
+            store.set_timeout(TIMEOUT)
+            return store
         _wait(runtime)
 
 

@@ -331,11 +331,12 @@ class Member(Peers):
             self._closed.wait(RETRY_SECONDS)
 
     def _attend(self, connection: socket.socket, place: Place) -> None:
-        connection.settimeout(self.meeting.silence_seconds)
+        connection.settimeout(GREETING_SECONDS)
         _send(connection, {"hello": self._index, "proof": place.proof(self.meeting.member(self._index))})
         messages = _lines(connection)
         if not place.is_proof(_HUB, next(messages, {}).get("proof")):
             return  # another process has that port by now
+        connection.settimeout(self.meeting.silence_seconds)
         self._hub, self._place, self._connection = connection.getpeername()[0], place, connection
         for message in messages:
             if "generation" in message:

@@ -116,8 +116,9 @@ class Runtime:
         returns when the loop may go on: see `hold_as`.
         """
         with self._lock:
+            is_news = not summary.keys() <= self._summary.keys()  # the first step: now there is something to save
             self._summary.update(summary)
-            if time.monotonic() - self._written >= SUMMARY_INTERVAL_SECONDS:
+            if is_news or time.monotonic() - self._written >= SUMMARY_INTERVAL_SECONDS:
                 self._write_summary()
         if self._hold is not None and "step" in summary:
             self._hold.keep(summary["step"], self.stop.wait, self.progress)
@@ -138,13 +139,14 @@ class Runtime:
             self._write_summary()
 
     @contextlib.contextmanager
-    def busy(self, doing: str) -> Iterator[None]:
+    def busy(self, doing: str, thread: int | None = None) -> Iterator[None]:
         """Around one long call that can't say `progress` itself: to read, hash or import a lot.
 
-        It counts as alive as long as this thread uses processor time, which none does that is blocked for ever. Of no
-        use around polling, or waiting for another thread. `doing` completes "no progress while ...".
+        It counts as alive as long as this thread, or the one with the native id `thread` that it waits for, uses
+        processor time, which none does that is blocked for ever. Of no use around polling. `doing` completes "no
+        progress while ...".
         """
-        outer, self._busy = self._busy, {"doing": doing, "thread": threading.get_native_id()}
+        outer, self._busy = self._busy, {"doing": doing, "thread": thread or threading.get_native_id()}
         try:
             self.flush_progress()
             yield

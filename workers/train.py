@@ -228,10 +228,10 @@ class Trainer:
         raise WorkerError(f"the state of step {self.step} could not be saved; {self._newest_saved()}")
 
     def _await_writer(self) -> None:
-        """Until nothing is left to write, with signs of life; not beyond the time that a signal leaves."""
-        while self.checkpoints.is_writing and self.runtime.seconds_to_save() > 0:
-            self.checkpoints.flush(POLL_SECONDS)
-            self.runtime.progress()
+        """Until nothing is left to write; not beyond the time that a signal leaves. It lives as its writer works."""
+        with self.runtime.busy("saving", self.checkpoints.writer):
+            while self.checkpoints.is_writing and self.runtime.seconds_to_save() > 0:
+                self.checkpoints.flush(POLL_SECONDS)
 
     def _newest_saved(self) -> str:
         saved = self.checkpoints.saved_step

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -93,6 +94,15 @@ def busy(line: str) -> None:
         say(line)
 
 
+def behind(line: str) -> None:
+    """Another thread does it; this one looks again and again whether it is done."""
+    thread = threading.Thread(target=say, args=(line,), daemon=True)
+    thread.start()
+    with runtime.busy("saving", thread.native_id):
+        while thread.is_alive():
+            time.sleep(0.02)
+
+
 def read_for_ever(name: str) -> None:
     """As from a server that does not answer: a pipe that nobody writes to."""
     path = runtime.volume / name
@@ -128,6 +138,7 @@ WORDS = {
     "sleep": lambda seconds: time.sleep(float(seconds)),
     "wait": wait_for_stop,
     "await": await_file,
+    "behind": behind,
     "burn": burn,
     "busy": busy,
     "read": read_for_ever,

@@ -282,7 +282,7 @@ def test_a_loop_that_beats_is_left_alone(pod):
     assert pod(*beats, "finish 0", JOBCTL_WATCHDOG_SECONDS="2").run()[0] == 0
 
 
-@pytest.mark.parametrize("script", [("burn 3",), ("beat 1", "busy burn 3")], ids=["imports", "one long call"])
+@pytest.mark.parametrize("script", [("burn 3",), ("beat 1", "busy burn 3"), ("beat 1", "behind burn 3")])
 def test_long_work_that_can_say_nothing_is_left_alone_as_long_as_it_uses_the_processor(pod, script):
     assert pod(*script, "finish 0", JOBCTL_WATCHDOG_SECONDS="1").run()[0] == 0
 
@@ -292,10 +292,11 @@ def test_long_work_that_can_say_nothing_is_left_alone_as_long_as_it_uses_the_pro
     [
         (("read pipe",), "no progress for 1 s while starting"),
         (("beat 1", "busy read pipe"), "no progress for 1 s while reading the checkpoint"),
+        (("beat 1", "behind read pipe"), "no progress for 1 s while saving"),
         (("beat 1", "read pipe"), "no progress for 1 s"),
         (("beat 1", "burn 600"), "no progress for 1 s"),
     ],
-    ids=["blocked at the start", "blocked in a long call", "blocked", "spinning"],
+    ids=["blocked at the start", "blocked in a long call", "writer blocked", "blocked", "spinning"],
 )
 def test_who_is_blocked_or_turns_in_circles_is_ended_with_its_stacks(pod, script, reason):
     code, output = pod(*script, JOBCTL_WATCHDOG_SECONDS="1").run()
