@@ -119,10 +119,13 @@ class Backend(Protocol):
         oldest first, as far as they can be had at once; of an attempt that has ended the last one alone.
         """
 
-    def reader(self, claim: str, record: Record | None, image: str | None = None) -> VolumeReader:
-        """How runs on that claim are read; `record` is the job's, or None where it has been deleted.
+    def reader(
+        self, claim: str, record: Record | None, image: str | None = None, patience_seconds: float | None = None
+    ) -> VolumeReader:
+        """How runs on that claim are read; `record` is the job's, or None where there is none.
 
-        A cluster reads with a pod of the job's image; where that is not known, of `image`.
+        A cluster reads with a pod of the job's image; where that is not known, of `image`. `patience_seconds`: how long
+        such a pod may take to start, where the answer is worth no longer wait.
         """
 
     def wait_for_change(self, name: str, seconds: float) -> None:

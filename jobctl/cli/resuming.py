@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from jobctl.spec import JobSpec
     from jobctl.volume import Checkpoint
 
+LOOK_SECONDS = 10.0  # for a pod to start that reads a cluster's volume: the worker looks as well
+
 
 def resumed_from(session: Session, spec: JobSpec, release: Release, *, replace: bool) -> str | None:
     """`resumes from step 3819 of 4000`; None where nothing of this name was trained on the volume.
@@ -26,9 +28,9 @@ def resumed_from(session: Session, spec: JobSpec, release: Release, *, replace: 
     """
     from jobctl.volume import Run
 
-    name, config = spec.name, config_of(release.manifest)
+    name, config, image = spec.name, config_of(release.manifest), image_of(release.manifest)
     try:
-        found = Run(session.backend.reader(spec.claim, None, image_of(release.manifest)), name).checkpoint()
+        found = Run(session.backend.reader(spec.claim, None, image, LOOK_SECONDS), name).checkpoint()
     except JobctlError as error:
         session.note(f"What {name} left on the volume could not be read ({error}): its worker looks before it starts.")
         return None

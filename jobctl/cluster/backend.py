@@ -142,12 +142,16 @@ class KubernetesBackend:
             self.api, lambda: self._look(name), index, follow, lambda pods: self._older(name, pods), self.note
         )
 
-    def reader(self, claim: str, record: Record | None, image: str | None = None) -> PodReader:
+    def reader(
+        self, claim: str, record: Record | None, image: str | None = None, patience_seconds: float | None = None
+    ) -> PodReader:
         """A pod with the job's own image; where the job is gone, with this one or the chart's default."""
         if claim not in self._readers:
             image = records.image_of(record.job) if record else image or f"jobctl-worker:{__version__}"
             pod_spec = records.pod_spec_of(record.job) if record else None
             self._readers[claim] = PodReader(self.api, claim, image, pod_spec)
+        if patience_seconds is not None:
+            self._readers[claim].start_seconds = patience_seconds
         return self._readers[claim]
 
     def events(self, name: str) -> list[Event]:

@@ -43,6 +43,7 @@ class PodReader:
 
     def __init__(self, api: Api, claim: str, image: str, pod_spec: Object | None = None) -> None:
         self.api, self.claim, self.image = api, claim, image
+        self.start_seconds = START_SECONDS
         self._pod_spec = pod_spec or {}
         self._documents: dict[str, Object | None] = {}
         self._pod: str | None = None
@@ -207,7 +208,7 @@ class PodReader:
                     self.api.delete("pods", pod["metadata"]["name"], grace_seconds=0)
 
     def _await(self, name: str) -> None:
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + self.start_seconds
         while True:
             pod = self.api.get("pods", name)
             phase = phase_of(pod)

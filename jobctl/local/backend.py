@@ -152,7 +152,9 @@ class LocalBackend:
         tails = (_tail(reader, record.name, index, of) for index, of in sorted(by_index(record.pods).items()))
         return [tail for tail in tails if tail]
 
-    def reader(self, claim: str, record: Record | None, image: str | None = None) -> DirectoryReader:
+    def reader(
+        self, claim: str, record: Record | None, image: str | None = None, patience_seconds: float | None = None
+    ) -> DirectoryReader:
         return DirectoryReader(self.volume(claim))
 
     def wait_for_change(self, name: str, seconds: float) -> None:
