@@ -125,7 +125,7 @@ def test_a_home_is_its_owners_alone(jobctl, home, loose):
     assert jobctl("submit", *TRAIN, "--set=env.TOKEN=s3cret", "--wait").status == 0
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
     files = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (home / "local" / "x").glob("r1-*/*.json")}
-    assert files == {"release.json": 0o600, "status.json": 0o600}
+    assert files == dict.fromkeys(("pulse.json", "release.json", "status.json"), 0o600)
 
 
 def test_the_worker_s_config_has_no_value_of_the_environment_and_a_difference_is_named(jobctl, backend):

@@ -34,7 +34,7 @@ def test_one_collected_episode_is_shown_with_progress_result_and_files(jobctl, h
 
     chunk = home / "volumes/shared/datasets/one/episodes/000000.000001/signals/c.0.0"
     chunk.write_bytes(bytes(chunk.stat().st_size))
-    damaged = jobctl("data", "show", "0", "--to", "episode.png")
+    damaged = jobctl("data", "show", "0", "--to", "damaged.png")
     assert damaged.status != 0 and "jobctl retry one" in damaged.error
     assert jobctl("retry", "one", "--wait").status == 0
     assert jobctl("data", "show", "0", "--to", "again.png").status == 0
