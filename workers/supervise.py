@@ -45,6 +45,7 @@ LOOP = (sys.executable, "-m", "workers.loop")
 TERMINATION_BYTES = 4096
 REASON_CHARACTERS = 600  # at most 6 bytes each in JSON
 DISK_POLL_SECONDS = 2.0
+OVERTAKEN = "a newer attempt has taken the lease"
 DEFAULT_WATCHDOG_SECONDS = 180.0
 _T = TypeVar("_T")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -335,7 +336,7 @@ class Supervisor:
             if forwarded and time.monotonic() - self.told.since > time_to_save(self.runtime.grace_seconds):
                 return Ending(TERMINATED, "saving took longer than the grace period allows", outside=True)
             if self.lease is not None and self.lease.lost.is_set():
-                return Ending(InterruptedRun.code, "a newer attempt has taken the lease", outside=True)
+                return Ending(InterruptedRun.code, OVERTAKEN, outside=True)
             if (called_off := self._called_off(loops)) is not None:
                 return called_off
             if not forwarded and (ranks := watchdog.look()):
@@ -356,6 +357,8 @@ class Supervisor:
     def _judge(self, codes: Sequence[int | None]) -> Ending:
         """The exit code for loops that ended by themselves."""
         code = codes[self._at_fault(codes)] or 0
+        if code and self._has_lost_its_lease():
+            return Ending(InterruptedRun.code, OVERTAKEN, outside=True)  # a save was refused, say: that is no crash
         outside = self.told.is_set() or bool(self.lease and self.lease.lost.is_set())
         if code < 0:
             return Ending(128 - code, f"the loop was {killed_by(-code)}", outside)
@@ -369,6 +372,12 @@ class Supervisor:
         if outside:
             return Ending(InterruptedRun.code, "told to stop before the end", outside)
         return Ending(CRASHED, "the loop ended without publishing its result")
+
+    def _has_lost_its_lease(self) -> bool:
+        """Looked up, as the loop may have noticed before the heartbeat did."""
+        with contextlib.suppress(OSError):
+            return self.lease is not None and not self.lease.is_current()
+        return False
 
     def _bounded(self, call: Callable[[], None]) -> None:
         """Run the last writes, but leave in time if the volume hangs or fails: they help, nothing depends on them."""

@@ -224,7 +224,7 @@ def stop_and_replace(runs: Runs, name: str, moments: list[str]) -> tuple[Watch, 
 
     options = [*fault(runs, "freeze", 400, moments, ["write"]), "--set=env.JOBCTL_LEASE_SECONDS=5"]
     watch = begin(runs, name, *options)
-    runs.release(name)
+    runs.release(name, until=410)  # so that it has not ended by itself when its supervisor wakes up
     runs.namespace.wait_for("its loop stands still", lambda: stopped(1), 60)
     signal_pod(watch.pod, "STOP")
     runs.submit(name, "--replace", "--set=checkpoint.keep=4", *options)

@@ -269,6 +269,18 @@ def test_a_holder_that_lost_its_lease_ends_its_loop(pod):
     assert not alive(pid)
 
 
+def test_a_loop_that_ends_because_its_lease_is_lost_has_not_crashed(pod):
+    late = pod("say ready", "await go", "exit 1").start()
+    pid = loop_pid(late)
+    late.send(signal.SIGSTOP)
+    Lease.acquire(late.run_dir / "lease" / "0", pod="thief", uid="t", lease_seconds=0.0).release()
+    (late.volume / "go").touch()
+    until(lambda: not alive(pid))
+    late.send(signal.SIGCONT)
+    assert late.wait()[0] == 75
+    assert late.message()["reason"] == "a newer attempt has taken the lease"
+
+
 def test_no_progress_leaves_the_stacks_in_the_log_and_75(pod):
     code, output = pod("helper", "beat 1", "hang", JOBCTL_WATCHDOG_SECONDS="1").run()
     assert code == 75
