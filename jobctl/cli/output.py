@@ -15,6 +15,8 @@ from typing import Any
 import click
 
 FORMATS = ("table", "json", "yaml")
+# What PyYAML reads as text, but kubectl and Helm as a number or a boolean: 7130e52, 0o17, y
+_ELSEWHERE_NO_TEXT = re.compile(r"[-+.]?[0-9]|[yYnN]$")
 _Command = Callable[..., Any]
 # What a terminal acts on, or shows elsewhere than it stands: C0 but tab and newline, DEL, C1, line and paragraph
 # separators, marks that turn the direction of text, and halves of characters, which have no encoding.
@@ -96,7 +98,8 @@ def _dumper() -> Any:
 
     def represent(dumper: Any, text: str) -> Any:
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if not text.isascii() else text
-        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+        style = "|" if "\n" in text else "'" if _ELSEWHERE_NO_TEXT.match(text) else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
     Dumper.add_representer(str, represent)
     return Dumper

@@ -34,6 +34,11 @@ def test_text_of_several_lines_is_a_block():
     assert to_yaml({"config.json": "{\n}\n"}) == "config.json: |\n  {\n  }\n"
 
 
+@pytest.mark.parametrize("text", ["7130e52", "0o17", "1_000", ".5e3", "+1", "y", "N", "10:30:00", "yes", "~"])
+def test_text_that_another_reader_of_yaml_takes_for_something_else_is_in_quotes(text):
+    assert to_yaml({"env": text}) == f"env: '{text}'\n"
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0.4, "0 s"), (59.6, "1 min"), (61, "1 min 1 s"), (3600, "1 h"), (8000, "2 h 13 min"), (200_000, "2 d 7 h")],
