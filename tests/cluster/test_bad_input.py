@@ -23,6 +23,7 @@ import yaml
 from held import hold_at, release, wait_until_held
 from people import Said, Team, at, eventually, refused, tidily, typist, write_kubeconfig
 from proxy import Proxy
+from runs import place
 from waiting import patience
 
 Dict = dict[str, Any]
@@ -32,8 +33,10 @@ needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="open
 
 
 @pytest.fixture(scope="module")
-def team(make_namespace: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Team:
-    return Team.of(make_namespace("bad"), tmp_path_factory.mktemp("kube"))
+def team(make_namespace: Callable[..., Any], tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Team:
+    namespace = make_namespace("bad")
+    place(tiny_dataset, namespace.volume)
+    return Team.of(namespace, tmp_path_factory.mktemp("kube"))
 
 
 @pytest.fixture
@@ -228,7 +231,15 @@ STUCK: dict[str, tuple[tuple[str, ...], str]] = {
         "pending: 0/3 nodes are available: ",
     ),
     "quota": (
-        ("train", "--data=datasets/x", "--gpu=a100", "--allow-cpu", "--replicas=2", "--set=resources.requests.cpu=50m"),
+        # with data, so that the replica that runs waits for the other
+        (
+            "train",
+            "--data=datasets/tiny",
+            "--gpu=a100",
+            "--allow-cpu",
+            "--replicas=2",
+            "--set=resources.requests.cpu=50m",
+        ),
         "running: 1 of 2 replicas run; the others wait: The quota gpus of namespace ",
     ),
 }

@@ -26,7 +26,7 @@ def team(make_namespace: Callable[..., Any], tmp_path_factory: pytest.TempPathFa
     namespace = make_namespace("rules")
     team = Team.of(namespace, tmp_path_factory.mktemp("kube"))
     blocks = "---\n".join(re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL))
-    rules = [one for one in yaml.safe_load_all(blocks) if one["kind"] in POLICIES]
+    rules = [one for one in yaml.safe_load_all(blocks) if one.get("kind") in POLICIES]
     for rule in rules:
         rule["metadata"]["name"] = f"jobctl-pods-{namespace.name}"
     policy, binding = rules
