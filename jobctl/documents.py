@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     import yaml
 
 TEAM_FILE = "jobctl.yaml"
+_HALF = re.compile("[\ud800-\udfff]")
+# The API server reads the JSON that Helm applies as YAML: U+0085 comes out as a blank, the others are refused.
+_UNCARRIED = re.compile("[\x7f-\x9f\ufffe\uffff]")
 # YAML 1.1, which PyYAML reads, takes 1e-4 for text; Helm takes it for a number, as people mean it.
 FLOAT = re.compile(r"^[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$")
 LIST_ITEM = "[]"  # stands in a path for any item of a list
@@ -214,11 +217,13 @@ def read(path: Path, is_text: IsText = lambda path: False) -> list[dict[str, Any
 
 
 def fault_of(text: str) -> str | None:
-    """Why a text can't be written as UTF-8 or handed to a process, as the end of a sentence; None for any other."""
+    """Why a text can't be written as UTF-8, sent to Kubernetes or handed to a process, as the end of a sentence."""
     if "\0" in text:
         return "holds U+0000, which ends a text where a process reads it"
-    odd = next((letter for letter in text if "\ud800" <= letter <= "\udfff"), None)
-    return odd and f"holds U+{ord(odd):04X}, which is half a character or a byte that is not UTF-8"
+    if odd := _UNCARRIED.search(text):
+        return f"holds U+{ord(odd[0]):04X}, a control character that the Kubernetes API refuses or changes"
+    odd = _HALF.search(text)
+    return odd and f"holds U+{ord(odd[0]):04X}, which is half a character or a byte that is not UTF-8"
 
 
 def assigned_key(text: str) -> Keys:

@@ -9,9 +9,10 @@ import sys
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
-from texts import NASTY, batches
+from texts import NASTY, UNCARRIED, batches
 
 from jobctl import helm
+from jobctl.errors import UsageError
 
 CAREFUL = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -53,6 +54,14 @@ def test_any_text_renders_exactly_the_objects_that_are_meant(batch):
     assert (token or "") == "".join(batch)
     plain, *_ = taken_out(helm.template("x", values_of(["x"] * 30)))
     assert objects == plain
+
+
+@pytest.mark.parametrize("text", UNCARRIED)
+@pytest.mark.parametrize("place", ["env", "pod.annotations"])
+def test_what_the_api_refuses_or_changes_is_refused_by_its_key(place, text):
+    values = {"env": {"A": text}} if place == "env" else {"pod": {"annotations": {"A": text}}}
+    with pytest.raises(UsageError, match=rf"^{place}\.A holds a control character"):
+        helm.template("x", {"kind": "train", **values})
 
 
 @pytest.mark.parametrize("name", ["1e3", "123", "0x1", "null", "true", "on", "1-1"])

@@ -60,6 +60,8 @@ What the schema cannot say. Each message names the key, what is wrong with it, a
 {{- range $key, $value := $texts -}}
 {{- if not (or (kindIs "string" $value) (kindIs "invalid" $value)) -}}
 {{- fail (printf "%s.%s is %s, which is no text: put it in quotes in a file, or say --set-string instead of --set" $path $key (toJson $value)) -}}
+{{- else if regexMatch "[\\x{7f}-\\x{9f}\\x{fffe}\\x{ffff}]" (toString $value) -}}
+{{- fail (printf "%s.%s holds a control character that the Kubernetes API refuses or changes: %q" $path $key $value) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from hypothesis import HealthCheck, example, given, settings
-from texts import NASTY, TYPED, batches
+from texts import NASTY, TYPED, UNCARRIED, batches
 
 SIZE = 25
 TRAIN = ("train", "--data", "datasets/x")
@@ -114,6 +114,15 @@ def test_where_the_home_lies_below_a_mount_paths_are_told_once(jobctl, found, mo
 def test_what_no_process_or_cluster_can_hold_is_refused_by_its_key(jobctl, backend, text, sentence):
     said = jobctl("submit", *TRAIN, "--name", "x", "--set", text)
     assert (said.status, sentence in said.error, "Traceback" in said.err) == (2, True, False)
+    assert backend.records() == []
+
+
+@pytest.mark.parametrize("text", UNCARRIED)
+def test_what_the_kubernetes_api_refuses_or_changes_is_refused_on_every_backend(jobctl, backend, tmp_path, text):
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump({"kind": "train", "env": {"A": text}}), encoding="utf-8")
+    for arguments in ((*TRAIN, f"--set=env.A={text}"), ("-f", "spec.yaml")):
+        said = jobctl("submit", *arguments)
+        assert (said.status, "env.A holds U+" in said.error) == (2, True)
     assert backend.records() == []
 
 
