@@ -21,6 +21,7 @@ from jobctl.errors import JobctlError
 MOST_BYTES = 16 * 1024 * 1024  # of one document; a status.json of a hundred indexes has less than one MiB
 MOST_DEPTH = 64  # lists and mappings inside each other
 MOST_LINE_BYTES = 1024 * 1024
+BYTES_A_CONTAINER, BYTES_AN_ITEM = 64, 8  # at the least, in a document of the largest size: 16 MiB of `[]` take 800
 MOST_INDEXES = 100_000  # as many as an Indexed Job can have
 _LARGEST_INTEGER = 2**128  # seeds, ids, bytes; whatever is larger would not even fit a float's range for long
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -41,6 +42,9 @@ def parse(data: bytes | str, most_bytes: int = MOST_BYTES) -> Any:
         raise UnreadableError(f"it is longer than {most_bytes:,} bytes")
     if not data:
         raise UnreadableError("it is empty")
+    for signs, most in (("[{", most_bytes // BYTES_A_CONTAINER), (",", most_bytes // BYTES_AN_ITEM)):
+        if sum(_count(data, sign) for sign in signs) > most:
+            raise UnreadableError(f"it has more than {most:,} parts")
     try:
         value = json.loads(data, parse_constant=lambda name: None)
     except RecursionError as error:
@@ -48,6 +52,10 @@ def parse(data: bytes | str, most_bytes: int = MOST_BYTES) -> Any:
     except ValueError as error:  # also a broken encoding, and a number of thousands of digits
         raise UnreadableError("it is no JSON") from error
     return _tamed(value)
+
+
+def _count(data: bytes | str, sign: str) -> int:
+    return data.count(sign) if isinstance(data, str) else data.count(sign.encode())
 
 
 def parse_object(data: bytes | str, most_bytes: int = MOST_BYTES) -> dict[str, Any]:

@@ -302,7 +302,8 @@ class DirectoryReader:
 
         command = [worker_python(os.environ), "-m", "workers", *arguments]
         environ = {**os.environ, "JOBCTL_VOLUME": str(self.root)}
-        done = subprocess.run(command, capture_output=True, check=False, env=environ)
+        # Python looks for modules where it is started, too: not in a directory that somebody else may have filled
+        done = subprocess.run(command, capture_output=True, check=False, env=environ, cwd="/")
         if done.returncode != 0:
             raise failure_of(done.returncode, done.stderr, str(self.root))
         return done.stdout

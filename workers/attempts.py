@@ -164,7 +164,7 @@ class Log:
     def _write(self, path: Path) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("ab", buffering=0) as file:
+            with untrusted.open_to_append(path) as file:
                 while (line := self._lines.get()) is not None:
                     self._write_line(file, line)
                 storage.fsync(file.fileno())

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from workers import untrusted
 from workers.results import finite
 from workers.runtime import Runtime, run_directory
 
@@ -190,8 +191,8 @@ class _Lines:
     def _write(self, lines: str) -> None:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a") as file:
-                file.write(lines)
+            with untrusted.open_to_append(self._path) as file:
+                file.write(lines.encode())
             self._troubled = False
         except OSError as error:
             self._say(f"metrics cannot be written to {self._path}: {error.strerror}")

@@ -334,7 +334,14 @@ class Member(Peers):
         connection.settimeout(GREETING_SECONDS)
         _send(connection, {"hello": self._index, "proof": place.proof(self.meeting.member(self._index))})
         messages = _lines(connection)
-        if not place.is_proof(_HUB, next(messages, {}).get("proof")):
+        slow = threading.Timer(GREETING_SECONDS, _shut, (connection,))  # whoever sends a byte now and then
+        slow.daemon = True
+        slow.start()
+        try:
+            answer = next(messages, {}).get("proof")
+        finally:
+            slow.cancel()
+        if not place.is_proof(_HUB, answer):
             return  # another process has that port by now
         connection.settimeout(self.meeting.silence_seconds)
         self._hub, self._place, self._connection = connection.getpeername()[0], place, connection

@@ -21,6 +21,9 @@ from workers.hold import Hold, hold_directory
 
 SUMMARY_INTERVAL_SECONDS = 0.2
 MARGIN_SECONDS = 5.0  # an attempt has ended this long before the grace period does
+RUN_PARTS = ("lease", "attempts", "metrics", "checkpoints", "best", "predictions", "results", "specs")
+DATASET = "dataset.json"
+DATASET_PARTS = ("episodes", "ledger", "lease")
 DEFAULT_EPISODES = 60  # of a collect run that asks for no number
 _PR_SET_PDEATHSIG = 1
 _UTIME = 11  # of /proc/PID/task/TID/stat, counted after the name; stime follows
@@ -191,6 +194,14 @@ def run_directory(volume: Path, run: str) -> Path:
     return volume / "runs" / run
 
 
+def require_no_links(volume: Path, run: str) -> None:
+    """Raises BadConfigError where runs/RUN or a directory in it is a link: a worker writes there, --fresh moves it."""
+    directory = run_directory(volume, run)
+    for path in (directory, *(directory / part for part in RUN_PARTS)):
+        if path.is_symlink():
+            raise BadConfigError(f"{path} is a link, behind which no run is written: remove it, or take another name")
+
+
 def data_directory(volume: Path, data: str | None, run: str) -> Path:
     """Where `data` lies on the volume; a collect run without the key writes datasets/RUN."""
     return volume / (data or f"datasets/{run}")
@@ -207,12 +218,20 @@ def recorded_directory(volume: Path, data: str | None, run: str) -> Path:
     if not plain or not Path(os.path.realpath(directory)).is_relative_to(os.path.realpath(root)):  # loops don't raise
         raise BadConfigError(f"data is {data!r}, but collect writes below datasets/ only: give datasets/NAME")
     above = [parent for parent in directory.parents if parent != root and parent.is_relative_to(root)]
-    inside = directory.iterdir() if directory.is_dir() else []
-    for other in (*above, *inside):
-        if (other / "dataset.json").exists():
+    for other in (*above, *_below(directory)):
+        if (other / DATASET).exists():
             held = other.relative_to(volume)
             raise BadConfigError(f"data is {data!r}, but {held} is a dataset of its own: give another datasets/NAME")
     return directory
+
+
+def _below(directory: Path) -> Iterator[Path]:
+    """Every directory below, but those that a dataset here consists of."""
+    for place, names, files in os.walk(directory):
+        if place != str(directory):
+            yield Path(place)
+        if DATASET in files:
+            names[:] = [name for name in names if name not in DATASET_PARTS]
 
 
 def owned_range(count: int, replicas: int, index: int) -> range:

@@ -36,6 +36,7 @@ from workers.runtime import (
     killed_by,
     lease_directory,
     owned_range,
+    require_no_links,
     run_directory,
     seconds_from_env,
     time_to_save,
@@ -154,6 +155,7 @@ class Supervisor:
 
     def attempt(self) -> Ending:
         """Raises WorkerError or OSError if the loop could not be started."""
+        require_no_links(self.runtime.volume, self.work.job.run)
         if (repeated := self._ended_before()) is not None:
             self.log.say("this spec has ended before: nothing is left to do")
             return repeated

@@ -84,6 +84,16 @@ def open_file(path: Path, root: Path | None = None) -> BinaryIO:
     return file
 
 
+def open_to_append(path: Path) -> BinaryIO:
+    """A regular file, made if it is not there; unbuffered. OSError for what is something else, or a link."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    file = os.fdopen(os.open(path, flags, 0o666), "ab", buffering=0)
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return file
+
+
 def read_bytes(path: Path, root: Path | None = None, limit: int = MAX_JSON_BYTES) -> bytes:
     """A file's content. Raises as `open_file`, and CorruptError if it has more than `limit` bytes."""
     with open_file(path, root) as file:

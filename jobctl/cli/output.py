@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 FORMATS = ("table", "json", "yaml")
+MOST_FIGURES = 1000
 # What PyYAML reads as text, but kubectl and Helm as a number or a boolean: 7130e52, 0o17, y
 _ELSEWHERE_NO_TEXT = re.compile(r"[-+.]?[0-9]|[yYnN]$")
 _Command = Callable[..., Any]
@@ -149,11 +150,12 @@ def fold_intervals(columns: Sequence[str], rows: list[Sequence[Any]]) -> tuple[l
 
 
 def print_figures(heading: str, figures: dict[str, Any], most: int | None = None) -> int:
-    """Figures one below the other, at most so many; how many were left out."""
+    """Figures one below the other, at most so many (None: as many as anybody reads); how many were left out."""
     names, rows = fold_intervals(list(figures), [list(figures.values())])
     pairs = list(zip(names, rows[0], strict=True))
-    print_table((heading, "VALUE"), pairs[:most])
-    return len(pairs) - len(pairs[:most])
+    shown = pairs[: MOST_FIGURES if most is None else most]
+    print_table((heading, "VALUE"), shown)
+    return len(pairs) - len(shown)
 
 
 def cell_text(value: Any) -> str:

@@ -30,6 +30,15 @@ GUARDED = {
     "ENV": "a shell runs it",
     "CC": "the compiler that torch runs",
     "CXX": "the compiler that torch runs",
+    "OPENSSL_*": "OpenSSL loads modules that they name",
+    "CUDA_INJECTION*": "CUDA loads the library",
+    "NCCL_*PLUGIN": "NCCL loads the library",
+    "MPL*": "Matplotlib imports the back end, and runs settings from there",
+    "LIBGL_*": "OpenGL loads drivers from there",
+    "__EGL_*": "OpenGL loads drivers from there",
+    "TORCH*_CACHE*": "torch loads compiled code from there",
+    "TRITON_*": "Triton loads compiled code from there",
+    "NUMBA_*": "Numba loads compiled code from there",
 }
 
 _REFERENCE = re.compile(r"\$(?:\$|\(([-._a-zA-Z0-9]+)\))")

@@ -72,6 +72,13 @@ def test_depth_and_size_have_an_end():
         parse_object("[1]")
 
 
+@pytest.mark.parametrize("part", ["[]", "{}", "0"])
+def test_a_document_of_very_many_parts_is_not_taken_apart(part):
+    data = "[" + ",".join([part] * 400_000) + "]"
+    with pytest.raises(UnreadableError, match="parts"):
+        parse(data.encode(), most_bytes=len(data))
+
+
 @given(VALUES, STEPS)
 def test_accessors_raise_for_no_value(value, path):
     found = at(value, *path)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from waiting import wait_for
 
-from workers import meeting
+from workers import meeting, peers
 from workers.meeting import Place
 from workers.peers import Hub, Meeting, Member
 
@@ -112,6 +112,17 @@ def test_a_member_believes_nobody_who_cannot_prove_the_token():
                 again.close()
             assert (made.generation, made.done) == (None, False)
             assert b"token" not in greeting
+
+
+def test_a_member_leaves_who_sends_a_byte_now_and_then(monkeypatch):
+    """Or it would be hidden from the index 0 that comes next."""
+    monkeypatch.setattr(peers, "GREETING_SECONDS", 0.2)
+    with socket.create_server((HOST, 0)) as impostor, member(Place("token", 1, impostor.getsockname()[1])):
+        connection, _ = impostor.accept()
+        with connection, contextlib.suppress(OSError):  # it has hung up
+            while True:
+                connection.sendall(b" ")
+                time.sleep(0.02)
 
 
 def test_strangers_that_say_nothing_make_room_for_those_who_do():

@@ -170,15 +170,16 @@ def test_collect_writes_below_datasets(tmp_path, data):
             "datasets/out",
             "datasets/held/episodes",
             "datasets/team",
+            "datasets/firm",
             "a\0b",
         ),
     ],
 )
 def test_collect_writes_nowhere_else_neither_through_links_nor_into_other_datasets(tmp_path, data):
     volume = tmp_path / "volume"
-    for directory in ("runs/innocent", "datasets/held/episodes", "datasets/team/inner"):
+    for directory in ("runs/innocent", "datasets/held/episodes", "datasets/team/inner", "datasets/firm/team/episodes"):
         (volume / directory).mkdir(parents=True)
-    for dataset in ("datasets/held", "datasets/team/inner"):
+    for dataset in ("datasets/held", "datasets/team/inner", "datasets/firm/team/episodes"):
         (volume / dataset / "dataset.json").touch()
     (volume / "datasets/link").symlink_to(volume / "runs")
     (volume / "datasets/out").symlink_to(tmp_path)

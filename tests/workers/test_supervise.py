@@ -135,6 +135,20 @@ def test_an_end_marker_of_code_0_holds_for_every_later_attempt_with_that_hash(po
     assert pod("exit 1", uid="c", specHash="another").run()[0] == 1
 
 
+@pytest.mark.parametrize("link", ["runs/x", "runs/x/results", "runs/x/attempts", "runs/x/lease", "runs/x/checkpoints"])
+def test_behind_a_link_no_run_is_written_or_set_aside(pod, tmp_path, link):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "thesis.txt").touch()
+    worker = pod("finish 0", freshToken="t")
+    place = worker.volume / link
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(elsewhere)
+    code, output = worker.run()
+    assert (code, f"{link} is a link" in output) == (64, True)
+    assert [path.name for path in elsewhere.iterdir()] == ["thesis.txt"]
+
+
 def test_another_code_holds_for_pods_of_the_same_job_only(pod):
     assert pod("finish 66").run()[0] == 66
     assert pod("finish 0", uid="b").run()[0] == 66

@@ -20,6 +20,7 @@ METADATA_BYTES = 2**16
 PACKED, SHARDED, INDEX = ("bytes", "zstd"), ("sharding_indexed",), ("bytes", "crc32c")  # all codecs there are
 MAX_PADDING_BYTES = 16 * 2**20  # a chunk may be twice as large as its array, and by so much larger
 MAX_INNER_CHUNKS = 100_000
+MAX_CHUNK_BYTES = 2**28  # what is unpacked at once; all other arrays of an episode of MAX_STEPS fit into it
 _ITEM_BYTES = {"float32": 4, "uint8": 1}
 _NAMED: dict[str, untrusted.Types] = {"name": str, "configuration": dict}
 
@@ -92,7 +93,7 @@ def _problem(array: Array, metadata: Mapping[str, Any], steps: int) -> str | Non
         return f"its chunk is {_shown(chunk)}, far larger than the array"
     if _setting(metadata["chunk_key_encoding"], "default", "separator") not in (".", "/"):
         return "its chunks are named in another way"
-    return _codec_problem(metadata["codecs"], chunk)
+    return _codec_problem(metadata["codecs"], chunk, item_bytes)
 
 
 def _fits(array: Array, shape: Sequence[Any], steps: int) -> bool:
@@ -104,12 +105,18 @@ def _fits(array: Array, shape: Sequence[Any], steps: int) -> bool:
     )
 
 
-def _codec_problem(codecs: Any, chunk: Sequence[int]) -> str | None:
+def _codec_problem(codecs: Any, chunk: Sequence[int], item_bytes: int) -> str | None:
     """One chunk is packed as numbers and then by zstd; or it is a shard of such chunks."""
     names = _names(codecs)
     if names == SHARDED:
         return _shard_problem(codecs[0], chunk)
-    return None if names == PACKED else f"its codecs are {_shown(names)}, not {PACKED} or {SHARDED}"
+    if names != PACKED:
+        return f"its codecs are {_shown(names)}, not {PACKED} or {SHARDED}"
+    return f"its chunk is {_shown(chunk)}, too large to be unpacked" if _is_huge(chunk, item_bytes) else None
+
+
+def _is_huge(chunk: Sequence[int], item_bytes: int) -> bool:
+    return prod(chunk) * item_bytes > MAX_CHUNK_BYTES
 
 
 def _shard_problem(codec: Mapping[str, Any], chunk: Sequence[int]) -> str | None:

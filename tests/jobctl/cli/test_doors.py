@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,13 +44,29 @@ def written_below(home: Path) -> dict[Path, bytes]:
 
 @pytest.mark.parametrize(
     ("command", "name"),
-    [("submit", "PYTHONWARNINGS"), ("submit", "LD_PRELOAD"), ("submit", "BROWSER"), ("render", "HOME")],
+    [
+        ("submit", "PYTHONWARNINGS"),
+        ("submit", "LD_PRELOAD"),
+        ("submit", "BROWSER"),
+        ("render", "HOME"),
+        ("submit", "OPENSSL_CONF"),
+    ],
 )
 def test_a_variable_that_runs_code_is_refused_and_the_sentence_says_how_to_allow_it(jobctl, backend, command, name):
     said = jobctl(command, *TRAIN, f"--set=env.{name}=x")
     assert (said.status, f"env.{name}" in said.error, f"--allow-env {name}" in said.error) == (5, True, True)
     assert jobctl(command, *TRAIN, f"--set=secretEnv.{name}={{secret: s, key: k}}").status == 5
     assert backend.records() == []
+
+
+def test_where_a_command_is_typed_no_module_is_looked_for(jobctl, home, tmp_path, monkeypatch):
+    (home / "volumes" / "shared").mkdir(parents=True)
+    (tmp_path / "workers").mkdir()
+    for module in (tmp_path / "workers" / "__init__.py", tmp_path / "argparse.py"):
+        module.write_text("import pathlib; pathlib.Path(__file__).with_suffix('.ran').touch()")
+    monkeypatch.setenv("JOBCTL_WORKER_PYTHON", sys.executable)
+    assert jobctl("data", "list").status == 3
+    assert [*tmp_path.rglob("*.ran")] == []
 
 
 def test_it_is_set_once_its_name_is_typed_which_no_file_can_do(jobctl, worker, tmp_path):

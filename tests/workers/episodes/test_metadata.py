@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from workers import storage
-from workers.episodes import frames, ledger, reader, writer
-from workers.episodes.schema import ARRAY_NAMES
+from workers.episodes import frames, ledger, metadata, reader, writer
+from workers.episodes.schema import ARRAY_NAMES, ARRAYS
 from workers.errors import BadDataError
 
 
@@ -96,6 +96,24 @@ def test_metadata_that_no_worker_writes_are_refused_naming_episode_and_file(data
     entry = forge(dataset, changed(name, **changes))
     with pytest.raises(BadDataError, match=f"episode 3 .*{name}/zarr.json is damaged: .*{why}"):
         read_all(dataset, entry)
+
+
+def test_what_is_unpacked_at_once_has_an_end():
+    """A shard that is one chunk would be unpacked whole for a single image."""
+    images = next(array for array in ARRAYS if array.name == "images")
+    packed = [{"name": "bytes"}, {"name": "zstd", "configuration": {"level": 1, "checksum": False}}]
+
+    def problem(steps: int) -> str | None:
+        shape = [steps, 3, 224, 224, 3]
+        return metadata._problem(
+            images,
+            {"zarr_format": 3, "node_type": "array", "data_type": "uint8", "shape": shape, "chunk_grid": grid(*shape),
+             "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}}, "codecs": packed},
+            steps,
+        )  # fmt: skip
+
+    assert problem(8) is None
+    assert "too large to be unpacked" in str(problem(2000))
 
 
 def test_a_claim_of_petabytes_takes_no_memory(dataset):
