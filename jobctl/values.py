@@ -45,6 +45,11 @@ def for_one_call(values: Mapping[str, Any], revision: int, token: str) -> dict[s
     return {**values, "planned": planned}
 
 
+def by_jobctl(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values that plain Helm may have sent first, as jobctl sends them: to try again replaces no other spec's run."""
+    return {**values, "planned": {"jobctlVersion": __version__} | (values.get("planned") or {})}
+
+
 def without_call(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values without what only the call that sent them meant."""
     planned = values.get("planned")

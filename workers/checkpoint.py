@@ -172,17 +172,20 @@ class Checkpoints:
         self,
         accept: Callable[[Restored], None] = lambda restored: None,
         best_of: Callable[[dict[str, Any]], int | None] = lambda state: None,
+        accept_none: Callable[[], None] = lambda: None,
     ) -> Restored | None:
         """The newest checkpoint that verifies, published again under this attempt's own number; None: begin at step 0.
 
         Falls back over damaged ones and says so; raises BadDataError where all are damaged. `accept` may raise to
-        refuse the one that was found, before anything is changed. `best_of(state)`: the step of the best weights that a
-        checkpoint's state speaks of; `best` is what there is of them. From here on, what older writers publish beyond
-        the checkpoint is superseded.
+        refuse the one that was found, `accept_none` to refuse to begin anew, before anything is changed.
+        `best_of(state)`: the step of the best weights that a checkpoint's state speaks of; `best` is what there is of
+        them. From here on, what older writers publish beyond the checkpoint is superseded.
         """
         found = self.newest()
         if found is not None:
             accept(found)
+        else:
+            accept_none()
         for place in ("checkpoints", "best"):
             storage.clean_temporaries(self.run_dir / place, self.fence)
         restored = self._adopt("checkpoints", found) if found else None

@@ -21,7 +21,7 @@ from workers.envs.settings import CollectSettings
 from workers.episodes import check, ledger, plots, reader
 from workers.episodes.schema import TIMESTEP_IMAGE_BYTES
 from workers.episodes.writer import missing, recover
-from workers.errors import BadConfigError, GateMissedError, InterruptedRun
+from workers.errors import BadConfigError, BadDataError, GateMissedError, InterruptedRun
 from workers.metrics import Metrics
 from workers.room import when_there_is_room
 from workers.runtime import Runtime, owned_range, recorded_directory
@@ -115,6 +115,11 @@ def _open_dataset(dataset: Path, settings: CollectSettings, task: str) -> None:
     wanted = {"task": task, **settings.model_dump(by_alias=True, exclude={"episodes", "envs"})}
     if not (dataset / "dataset.json").exists():
         ledger.read_manifest(dataset)  # refuses another schema's directory
+        if found := ledger.numbers(dataset):
+            raise BadDataError(
+                f"{dataset} holds {len(found)} recorded episodes, but no dataset.json, which says with what settings "
+                "they were made: put it back, name other `data`, or start with --fresh"
+            )
         _require_room(dataset, settings)
     held = ledger.begin(dataset, wanted)
     differing = [f"{key} {held.get(key)}, not {wanted[key]}" for key in wanted if held.get(key) != wanted[key]]

@@ -85,6 +85,15 @@ def adopted_limits(directory: Path) -> Limits:
     return Limits(tuple((number, entry["step"]) for number, entry in adopted if entry is not None))
 
 
+def first_since_fresh(directory: Path) -> int:
+    """The number with which --fresh last began anew: its token is another than that of the lease before. 0: never."""
+    records = [(number, read(directory, number)) for number in numbers(directory)]
+    tokens = [(number, record["token"] if record else None) for number, record in records]
+    before = [None, *(token for _, token in tokens)]
+    begun = [number for (number, token), last in zip(tokens, before, strict=False) if token not in (None, last)]
+    return max(begun, default=0)
+
+
 def prune(directory: Path, kept: int) -> None:
     """Remove leases of before, but for the `kept` newest ones and as many of those that adopted something, and for
     those that supersede a checkpoint or best weights that still lie there. The highest number is never removed, so
@@ -167,15 +176,20 @@ class Lease:
         pod: str,
         uid: str,
         token: str | None = None,
+        above: int = 0,
         lease_seconds: float | None = None,
         should_stop: Callable[[], bool] = lambda: False,
         say: Callable[[str], None] = lambda text: None,
     ) -> "Lease":
-        """Wait for the holder, then take the next number. Raises InterruptedRun as soon as `should_stop()`."""
+        """Wait for the holder, then take the next number, which is larger than `above`.
+
+        Raises InterruptedRun as soon as `should_stop()`.
+        """
         directory.mkdir(parents=True, exist_ok=True)
         seconds = lease_seconds_from_env() if lease_seconds is None else lease_seconds
         while True:
-            number = 1 + wait_until_free(directory, lease_seconds=seconds, should_stop=should_stop, say=say)
+            newest = wait_until_free(directory, lease_seconds=seconds, should_stop=should_stop, say=say)
+            number = 1 + max(newest, above)
             if number > MAX_NUMBER:
                 raise BadConfigError(f"{path_of(directory, number - 1)} is no lease that anybody took: remove it")
             record = {

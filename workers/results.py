@@ -8,14 +8,14 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from workers import __version__, lease, storage, untrusted
-from workers.errors import InterruptedRun
+from workers.errors import BadConfigError, BadDataError, InterruptedRun
 from workers.room import when_there_is_room
 from workers.runtime import Runtime, lease_directory, run_directory
 
@@ -130,6 +130,13 @@ def _newest(
     scope: int | Literal["run"],
     on_corrupt: Callable[[untrusted.CorruptError], None] = lambda error: None,
 ) -> tuple[Path, dict[str, Any]] | None:
+    return next(_sound(run_dir, scope, on_corrupt), None)
+
+
+def _sound(
+    run_dir: Path, scope: int | Literal["run"], on_corrupt: Callable[[untrusted.CorruptError], None]
+) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The results that verify and that no later lease superseded, newest first."""
     wanted = str(scope)
     limits = lease.adopted_limits(run_dir / "lease" / ("0" if scope == "run" else wanted))
     candidates = [(fence, path) for stem, fence, path in storage.fenced(run_dir / "results") if stem == wanted]
@@ -137,11 +144,10 @@ def _newest(
         if fence < limits.newest and scope != "run":
             continue
         try:
-            return path, _read(run_dir, path)
+            yield path, _read(run_dir, path)
         except untrusted.CorruptError as error:
             if path.exists():
                 on_corrupt(error)
-    return None
 
 
 def _read(run_dir: Path, path: Path) -> dict[str, Any]:
@@ -179,6 +185,24 @@ def finished(run_dir: Path, index: int, spec_hash: str, job_uid: str) -> int | N
         return None
     code: int = result["exitCode"]
     return code if code == 0 or result["jobUid"] == job_uid else None
+
+
+def finished_training(run_dir: Path, on_corrupt: Callable[[untrusted.CorruptError], None] = lambda error: None) -> bool:
+    """Whether a training has ended with success. A later one that was refused (64, 65) takes nothing of that back."""
+    for result in _sound(run_dir, 0, on_corrupt):
+        if result[1]["exitCode"] not in (BadConfigError.code, BadDataError.code):
+            return bool(result[1]["kind"] == "train" and result[1]["exitCode"] == 0)
+    return False
+
+
+def highest_fence(run_dir: Path) -> int:
+    """The highest number in the name of anything that indexes have published; 0 if they have nothing.
+
+    The next lease is above it also where the leases are gone: a run that was copied, or moved back.
+    """
+    places = ("checkpoints", "best", "predictions", "results")
+    found = [(stem, fence) for place in places for stem, fence, _ in storage.fenced(run_dir / place)]
+    return max((fence for stem, fence in found if stem != "run"), default=0)
 
 
 def provenance() -> dict[str, Any]:

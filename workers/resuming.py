@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workers import lease, results, storage
 from workers.checkpoint import BEGIN_ANEW, LAYOUT
 from workers.errors import BadConfigError, BadDataError
 
@@ -48,6 +50,29 @@ def require_meant(config: Config, steps: int, restored: Restored) -> None:
         f"{named or 'a value of env, or how the chart hashes them'}; submit with --replace to go on from it under this "
         f"one (plain Helm: --set planned.replace=true), choose another name, or {BEGIN_ANEW}"
     )
+
+
+def require_nothing(run_dir: Path) -> None:
+    """Raises BadDataError where a run without a checkpoint to go on from had one once: it begins anew only if told to.
+
+    What lies there from before the last --fresh was put back, under numbers that no longer count.
+    """
+    leases = run_dir / "lease" / "0"
+    first = lease.first_since_fresh(leases)
+    adopted = [step for number, step in lease.adopted_limits(leases).adoptions if number >= first and step is not None]
+    back = sorted(step for step, fence in storage.steps(run_dir / "checkpoints") if fence < first)
+    if back:
+        raise BadDataError(
+            f"{run_dir / 'checkpoints'} holds step {back[-1]} from before the run was begun anew: move what was put "
+            f"back into a directory of runs/ by itself, without lease/, and go on under that name, or {BEGIN_ANEW}"
+        )
+    ended = results.finished_training(run_dir)
+    if adopted or ended:
+        before = f"went on from step {max(adopted)}" if adopted else "has ended with success"
+        raise BadDataError(
+            f"{run_dir / 'checkpoints'} is empty, but this run {before} before: put back what was there, "
+            f"or {BEGIN_ANEW}"
+        )
 
 
 def require_same(identity: Mapping[str, Any], restored: Restored) -> None:

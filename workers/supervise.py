@@ -172,8 +172,9 @@ class Supervisor:
     def _take_lease(self) -> Lease:
         waiting = {"lease_seconds": self.lease_seconds, "should_stop": self.told.is_set, "say": self.log.say}
         names = {"pod": self.runtime.pod, "uid": self.runtime.pod_uid}
+        place = {"token": self.work.token, "above": results.highest_fence(self.run_dir)}
         lease = self._despite_full_disk(
-            lambda: Lease.acquire(self.lease_dir, token=self.work.token, **names, **waiting)  # type: ignore[arg-type]
+            lambda: Lease.acquire(self.lease_dir, **place, **names, **waiting)  # type: ignore[arg-type]
         )
         self.runtime.fence = lease.number
         if self.work.token is not None:

@@ -296,7 +296,7 @@ class Trainer:
 
         def restore() -> Restored | None:
             with self.runtime.busy("reading the checkpoint"):
-                return self.checkpoints.restore(accept, best_step)
+                return self.checkpoints.restore(accept, best_step, lambda: resuming.require_nothing(self.run_dir))
 
         restored = when_there_is_room(restore, self.runtime, "the checkpoint to go on from")
         if restored is None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from jobctl import documents
 from jobctl.errors import UsageError
-from jobctl.schema import read_defaults, setting_names
+from jobctl.schema import read_defaults, setting_names, takes_text
 from jobctl.spec import NAME_LENGTH, Asked, ask
 
 # flag → the spec's key, where they differ
@@ -29,7 +29,7 @@ def asked_of(flags: dict[str, Any], note: Callable[[str], object] = lambda sente
     file = Path(path) if path else None
     if "name" not in over:
         over["name"] = _default_name(file, kind, over.get("task"))
-    if file is not None and flags["name"] and (count := len(documents.read(file))) > 1:
+    if file is not None and flags["name"] and (count := len(documents.read(file, takes_text))) > 1:
         raise UsageError(f"{file} has {count} documents: --name is for one, so give each its name in the file.")
     jobs = ask(
         file,
@@ -46,7 +46,7 @@ def _default_name(file: Path | None, kind: str | None, task: str | None) -> str 
     """KIND-TASK for a job of flags alone; the file's name for a single document without one."""
     if file is None:
         return f"{kind}-{task or read_defaults()['task']}"
-    found = documents.read(file)
+    found = documents.read(file, takes_text)
     if len(found) > 1 or "name" in found[0]:
         return None
     stem = re.sub(r"[^a-z0-9]+", "-", file.stem.lower()).strip("-")[:NAME_LENGTH].strip("-")
@@ -59,5 +59,5 @@ def _with_settings(assignment: str) -> str:
 
     key = assignment.partition("=")[0].strip()
     keys = {"name", *read_defaults()}
-    close = [] if key in keys else get_close_matches(key, keys | setting_names(), n=1)
+    close = [] if key.partition(".")[0] in keys else get_close_matches(key, keys | setting_names(), n=1)
     return f"settings.{assignment}" if close and close[0] not in keys else assignment

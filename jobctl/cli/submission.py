@@ -15,7 +15,7 @@ from jobctl.backend import Record, Release, home_directory
 from jobctl.cli.resuming import resumed_from
 from jobctl.errors import NotFoundError, OvertakenError, UnreachableError, UsageError
 from jobctl.spec import Asked, JobSpec, validate
-from jobctl.values import as_text, differing_keys, spec_hash, spec_of, values_of
+from jobctl.values import as_text, by_jobctl, differing_keys, spec_hash, spec_of, values_of
 
 if TYPE_CHECKING:
     from jobctl.cli.session import Session
@@ -183,7 +183,7 @@ def start_again(session: Session, record: Record, tries: int = 0) -> Release:
     """
     if tries:
         _settle(session, record.name)
-    values = as_text(session.backend.values(record.name))
+    values = by_jobctl(as_text(session.backend.values(record.name)))
     release = _next_release(session, record.name, record.revision + 1, values)
     session.backend.submit(release)
     return release

@@ -22,7 +22,7 @@ from workers import collect, results, storage
 from workers.config import Config
 from workers.envs.settings import MAX_EPISODES, CollectSettings
 from workers.episodes import check, ledger
-from workers.errors import BadConfigError
+from workers.errors import BadConfigError, BadDataError
 from workers.lease import Lease
 from workers.runtime import Runtime, owned_range
 
@@ -302,6 +302,15 @@ def test_a_disk_that_is_full_at_the_end_is_waited_for(tmp_path, undisturbed, mon
     assert full == set()
     assert capfd.readouterr().out.count("waits for room") == 1
     assert results.read_result(volume / "runs/run", "run")["specHash"] == "other"
+
+
+def test_episodes_whose_settings_nobody_knows_are_neither_continued_nor_overwritten(tmp_path, undisturbed):
+    volume = Path(shutil.copytree(undisturbed.volume, tmp_path / "volume"))
+    (volume / "datasets/run/dataset.json").unlink()
+    (volume / "datasets/run/manifest.json").unlink()
+    more = Config.model_validate(config_of(episodes=EPISODES + 1, spec_hash="other"))
+    with pytest.raises(BadDataError, match=rf"holds {EPISODES} recorded episodes, but no dataset.json.*--fresh"):
+        collect.run(more, Runtime(volume=volume, tmp=volume, fence=9))
 
 
 # --- what was damaged since it was recorded

@@ -409,6 +409,16 @@ def test_a_training_whose_end_is_damaged_is_said_to_be_that_and_not_unfinished(v
         evaluate.run(config(), process(volume))
 
 
+def test_a_later_revision_that_was_refused_makes_no_training_unfinished(volume):
+    refused = config("train", specHash="b" * 16)
+    for fence, code in ((2, 64), (3, 65)):
+        results.publish_result(process(volume, fence=fence), refused, scope="index", code=code, reason="refused")
+        evaluate.run(config(run=f"judge-{fence}"), process(volume))
+    results.publish_result(process(volume, fence=4), refused, scope="index", code=70, reason="diverged")
+    with pytest.raises(BadConfigError, match="is not finished"):
+        evaluate.run(config(run="judge-4"), process(volume))
+
+
 def test_files_that_nobody_published_make_no_training_unfinished_or_damaged(volume, judged):
     for directory in ("results/0.000001", "best", "lease"):
         (volume / "runs/fit" / directory).mkdir(exist_ok=True)

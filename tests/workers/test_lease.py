@@ -27,6 +27,10 @@ def test_numbers_follow_each_other_and_never_restart(tmp_path):
     assert lease.numbers(tmp_path) == [1, 2, 3]
 
 
+def test_a_number_is_above_what_a_copied_run_holds_already(tmp_path):
+    assert [take(tmp_path, above=9).number, take(tmp_path, lease_seconds=0.0).number] == [10, 11]
+
+
 def test_a_living_holder_is_waited_for(tmp_path):
     held = take(tmp_path)
     said: list[str] = []

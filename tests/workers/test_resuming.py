@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_training import STEPS, config, process
 
-from workers import checkpoint, results, resuming, train
+from workers import checkpoint, lease, results, resuming, train
+from workers.checkpoint import Checkpoints
 from workers.errors import BadConfigError, BadDataError, InterruptedRun
+from workers.lease import Lease
 from workers.tasks.predictor import model, training
 
 FIXTURE = Path(__file__).parent / "fixtures" / "layout-1"
@@ -51,6 +53,40 @@ def result(run_dir: Path) -> dict[str, Any]:
     found = results.read_result(run_dir, 0)
     assert found is not None
     return found
+
+
+def taken(run_dir: Path, *tokens: str | None) -> None:
+    """Leases one after the other, each released; the last token is the newest's."""
+    for token in tokens:
+        Lease.acquire(run_dir / "lease" / "0", pod="p", uid="u", token=token, lease_seconds=0.0).release()
+
+
+# --- where something was, nothing begins anew
+
+
+def test_checkpoints_that_are_gone_are_no_new_beginning_and_the_best_weights_stay(told):
+    run_dir = told(None, **A)
+    shutil.rmtree(run_dir / "checkpoints")
+    kept = names(run_dir)
+    with pytest.raises(BadDataError, match=r"is empty, but this run has ended with success before: .*--fresh"):
+        told(None, **B, replaces=True)
+    shutil.rmtree(run_dir / "results")
+    taken(run_dir, None)
+    lease.adopt(run_dir / "lease" / "0", 1, "step-00000040.000001", 40)
+    with pytest.raises(BadDataError, match="went on from step 40 before"):
+        told(None, **A)
+    assert names(run_dir) == kept
+
+
+def test_what_was_put_back_after_a_new_beginning_is_neither_gone_on_from_nor_removed(told):
+    run_dir = told(5, **A)
+    taken(run_dir, None, "T", "T")
+    lease.adopt(run_dir / "lease" / "0", 2, None, None)  # it began
+    kept = names(run_dir)
+    for _ in range(2):  # nor does the refusal make it so
+        with pytest.raises(BadDataError, match=r"step 5 from before the run was begun anew: move .*--fresh"):
+            Checkpoints(run_dir, 3, 3).restore(accept_none=lambda: resuming.require_nothing(run_dir))
+    assert names(run_dir) == kept
 
 
 # --- another spec

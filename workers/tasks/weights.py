@@ -44,5 +44,4 @@ def _refuse_damaged(run: str, damaged: Sequence[CorruptError]) -> None:
 
 
 def _is_finished(directory: Path, on_corrupt: Callable[[CorruptError], None] = lambda error: None) -> bool:
-    result = results.read_result(directory, 0, on_corrupt) if directory.is_dir() else None
-    return bool(result and result["kind"] == "train" and result["exitCode"] == 0)
+    return directory.is_dir() and results.finished_training(directory, on_corrupt)

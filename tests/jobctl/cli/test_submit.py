@@ -84,6 +84,11 @@ def test_flags_and_a_file_with_the_same_keys_give_the_same_objects(jobctl, tmp_p
     assert by_flags.out == jobctl("render", "-f", "spec.yaml").out
 
 
+def test_every_key_of_a_spec_is_taken_by_set_as_it_is(jobctl):
+    assert jobctl("render", *TRAIN, "--set", "checkpoint.everySeconds=5").status == 0
+    assert jobctl("render", "collect", "--set", "gates.episodes=12").status == 0
+
+
 def test_a_dry_run_checks_everything_and_starts_nothing(jobctl, backend):
     said = jobctl("submit", *TRAIN, "--dry-run")
     assert (said.status, said.out) == (0, "x: would be started as revision 1 (3 objects).\n")

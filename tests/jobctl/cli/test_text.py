@@ -84,6 +84,12 @@ def test_another_process_types_the_same(program, found):
     assert [environment[f"S{number}"].decode() for number in range(len(NASTY))] == [*NASTY]
 
 
+def test_a_file_is_read_in_the_same_way_where_it_gives_the_name(jobctl, found, tmp_path):
+    (tmp_path / "x.yaml").write_text("kind: train\ndata: datasets/x\nenv: {NO: x, A: .inf, B: .nan}\n")
+    assert jobctl("submit", "-f", "x.yaml", "--wait").status == 0
+    assert {name: found()[name] for name in ("NO", "A", "B")} == {"NO": b"x", "A": b".inf", "B": b".nan"}
+
+
 def test_null_leaves_a_variable_of_the_team_out(jobctl, found, tmp_path):
     (tmp_path / "jobctl.yaml").write_text("env: {A: x, B: x, C: x}\n")
     (tmp_path / "spec.yaml").write_text("kind: train\ndata: datasets/x\nenv: {A: null}\n")
