@@ -189,9 +189,9 @@ def finished(run_dir: Path, index: int, spec_hash: str, job_uid: str) -> int | N
 
 def finished_training(run_dir: Path, on_corrupt: Callable[[untrusted.CorruptError], None] = lambda error: None) -> bool:
     """Whether a training has ended with success. A later one that was refused (64, 65) takes nothing of that back."""
-    for result in _sound(run_dir, 0, on_corrupt):
-        if result[1]["exitCode"] not in (BadConfigError.code, BadDataError.code):
-            return bool(result[1]["kind"] == "train" and result[1]["exitCode"] == 0)
+    for _, result in _sound(run_dir, 0, on_corrupt):
+        if result["exitCode"] not in (BadConfigError.code, BadDataError.code):
+            return bool(result["kind"] == "train" and result["exitCode"] == 0)
     return False
 
 

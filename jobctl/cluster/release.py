@@ -100,13 +100,6 @@ class Helm:
         """The values of the newest revision as they were given. Raises NotFoundError."""
         return without_call(json.loads(self._run(["get", "values", name, "-o", "json"], None)) or {})
 
-    def status(self, name: str) -> Object | None:
-        """The newest revision: {name, version, info: {status}, ...}, or None where there is no such release."""
-        try:
-            return dict(json.loads(self._run(["status", name, "-o", "json"], None)))
-        except NotFoundError:
-            return None
-
     def is_ours(self, name: str) -> bool:
         """Whether there is a release of this name. Raises RefusedError where it is another chart's."""
         try:
